@@ -1,0 +1,39 @@
+# One command each. `make demo` and `make test` need only Python 3.11+, git and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Taken first, so that a CPU machine gets a CPU build where the index has one. With a GPU: make demo TORCH=torch
+TORCH  ?= torch==2.13.0
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo dev test slow lint bench clean
+
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[models,dev]"
+	touch $@
+
+dev: $(VENV)/installed
+
+demo: dev ## install, then run the main job on the embedded default
+	$(BIN)/ledger run examples/tiny-moe/recipe.yaml
+
+test: dev ## install, then pass the tests
+	$(BIN)/python -m pytest -q -m "not slow" store ledger stages cli tests
+
+slow: dev ## the proofs that take minutes
+	$(BIN)/python -m pytest -q -m slow tests
+
+lint: dev
+	$(BIN)/ruff check store ledger stages cli tests bench
+	$(BIN)/ruff format --check store ledger stages cli tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: dev ## every number of the README, as ratios against named peers
+	for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .ledger
