@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -16,6 +16,8 @@ class Planned:
         open: ids of composites that cannot be expanded before an action they wait for has run.
         found_by: key name -> actions found that were signed by it.
         found_from: recipe name -> actions found that an earlier run of that recipe recorded.
+        groups: recipe-level stage -> actions of it known so far, in the recipe's order; whoever watches can tell when one is finished.
+        open_groups: those of `groups` that are not wholly expanded yet.
     """
 
     total: int
@@ -23,6 +25,8 @@ class Planned:
     open: tuple[str, ...]
     found_by: Mapping[str, int]
     found_from: Mapping[str, int]
+    groups: Mapping[str, int] = field(default_factory=dict)
+    open_groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
