@@ -139,6 +139,8 @@ class Leaf:
         run: `module:function`, loaded in a worker; called as `run(spec, inputs, context) -> Outcome`.
         share: input names whose loaded form is worth keeping: actions that agree on stage and on these inputs go to one worker.
         environment: for E stages, `module:function` called in the worker, giving the environment as JSON (no floats).
+        keys: recipe key -> spec field or input name, where it is not the camelCase of that name (`calibrationCorpus` -> `calibration`).
+        described: recipe keys that a person may write for other readers and that change nothing here (`rationale`, `notes`).
     """
 
     name: str
@@ -150,6 +152,8 @@ class Leaf:
     run: str
     share: tuple[str, ...] = ()
     environment: str = "stages.environment:describe"
+    keys: Mapping[str, str] = field(default_factory=dict)
+    described: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +163,8 @@ class Composite:
     Attributes:
         reads: inputs that must be digests (their content decides the graph) before `expand` is called; others may still be Refs.
         expand: `expand(spec, inputs, store) -> Graph`. It may put small objects (blocks of samples) into the store.
+        lower: for a stage whose recipe form needs more than its own inputs (an evaluation that also evaluates the base):
+            `lower(call: stages.lowering.Call) -> Lowered`. Others are lowered by the names of their fields and inputs.
     """
 
     name: str
@@ -167,6 +173,9 @@ class Composite:
     outputs: tuple[str, ...]
     reads: tuple[str, ...]
     expand: Callable[[Any, Mapping[str, Input], Cas], Graph]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    described: tuple[str, ...] = ()
+    lower: Callable[[Any], Any] | None = None
 
 
 Stage = Leaf | Composite

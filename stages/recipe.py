@@ -1,0 +1,238 @@
+"""A person's file becomes a Recipe: checked names, every fault with its line; nothing is read but the file itself.
+
+The fields are those of the alloy format: `name, version, source, stages[...]`, each stage with a `type`. A list is a chain;
+`id` and `inputs` make any graph; `matrix` on a stage makes variants. Unknown keys are errors with the nearest known name.
+
+>>> recipe = parse("name: x\\nversion: 1.0.0\\nsource: {baseModel: m}\\nstages:\\n  - {type: quant, quantTypes: [F16]}\\n")
+>>> recipe.stages[0].id, recipe.stages[0].fields
+('quant', {'quantTypes': ['F16']})
+>>> parse("name: x\\nversion: 1.0.0\\nsorce: {}\\nstages: []\\n")
+Traceback (most recent call last):
+    ...
+stages.errors.RecipeError: line 3: unknown key 'sorce' in the recipe; did you mean 'source'?
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from stages.errors import RecipeError
+
+TOP = (
+    "name", "version", "source", "stages",
+    "acceptanceCriteria", "author", "calibrationCorpora", "cycles", "derivedFrom", "description", "domains", "forgedModelIds",
+    "hardware", "license", "limitations", "methodologyPaperUrl", "outputs", "priorMetricBaselines", "receipt", "results", "search",
+    "sourceAlloyId", "tags", "target", "userSummary",
+)  # fmt: skip
+"""Keys of a recipe; those after `stages` describe it, or are written by a run."""
+
+SOURCE = (
+    "baseModel", "architecture", "revision", "isMoE", "totalExperts",
+    "activeParamsB", "contextLength", "firstKDenseReplace", "hiddenSize", "intermediateSize", "license", "moeIntermediateSize",
+    "numActivatedExperts", "numExpertsPerLayer", "numLayers", "numSharedExperts", "totalParamsB",
+)  # fmt: skip
+
+_OWN = ("type", "id", "inputs", "matrix")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_VERSION = re.compile(r"\d+\.\d+\.\d+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class StageEntry:
+    """One stage as written.
+
+    Attributes:
+        id: unique in the recipe; its type, numbered when the type occurs more than once.
+        fields: the recipe keys without `type`, `id`, `inputs`, `matrix`.
+        inputs: input name -> `id` or `id.output` of another stage.
+        line: where it stands; lines: key -> line.
+    """
+
+    id: str
+    type: str
+    fields: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    line: int
+    lines: Mapping[str, int]
+
+    def where(self, key: str) -> str:
+        """`line 7: ` of a key, for messages."""
+        return f"line {self.lines.get(key, self.line)}: "
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A checked recipe.
+
+    Attributes:
+        folder: what its relative paths are relative to.
+        variants: one chain per combination of the matrices; variant name -> stages (`""` when there is no matrix).
+        raw: the file as JSON, for the alloy.
+    """
+
+    name: str
+    version: str
+    source: Mapping[str, Any]
+    stages: tuple[StageEntry, ...]
+    raw: Mapping[str, Any]
+    folder: Path = Path()
+    source_line: int = 0
+    variants: Mapping[str, tuple[StageEntry, ...]] = field(default_factory=dict)
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe file (YAML or JSON).
+
+    Raises:
+        RecipeError: it cannot be read, or says something impossible; the message names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error}") from error
+    try:
+        return replace(parse(text), folder=path.parent)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def parse(text: str) -> Recipe:
+    """Check the text of a recipe.
+
+    Raises:
+        RecipeError: not YAML, a key unknown or given twice, a value of the wrong kind, an id used twice.
+    """
+    value, lines = _read(text)
+    if not isinstance(value, dict):
+        raise RecipeError("a recipe is a mapping with name, version, source and stages")
+    known(value, TOP, "the recipe", lambda key: f"line {lines.get((key,), 1)}: ")
+    for key in ("name", "stages"):
+        if key not in value:
+            raise RecipeError(f"the recipe has no {key}")
+    name, version = value["name"], str(value.get("version", "0.0.0"))
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise RecipeError(f"line {lines[('name',)]}: name {name!r} must be letters, digits, '.', '_' and '-': files are named by it")
+    if not _VERSION.match(version):
+        raise RecipeError(f"line {lines[('version',)]}: version {version!r} is not of the form 1.2.3")
+    source = value.get("source") or {}
+    if not isinstance(source, dict):
+        raise RecipeError(f"line {lines[('source',)]}: source must be a mapping with baseModel")
+    known(source, SOURCE, "source", lambda key: f"line {lines.get(('source', key), 1)}: ")
+    if not isinstance(value["stages"], list) or not value["stages"]:
+        raise RecipeError(f"line {lines[('stages',)]}: stages must be a list of at least one stage")
+    entries = [_stage(item, ("stages", number), lines) for number, item in enumerate(value["stages"])]
+    stages = _with_ids([entry for entry, _ in entries])
+    matrices = [(number, matrix) for number, (_, matrix) in enumerate(entries) if matrix]
+    return Recipe(
+        name, version, source, stages, value, source_line=lines.get(("source",), 0), variants=_variants(stages, matrices)
+    )  # fmt: skip
+
+
+def known(keys: Iterable[str], allowed: Iterable[str], what: str, where: Any) -> None:
+    """Refuse keys that are not allowed, offering the nearest one.
+
+    Raises:
+        RecipeError: naming every unknown key, each with its line.
+    """
+    allowed = tuple(allowed)
+    faults = []
+    for key in keys:
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.5)
+            faults.append(f"{where(key)}unknown key {key!r} in {what}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if faults:
+        raise RecipeError("\n".join(faults))
+
+
+def _stage(item: Any, path: tuple[Any, ...], lines: Mapping[tuple[Any, ...], int]) -> tuple[StageEntry, Mapping[str, list[Any]]]:
+    line = lines.get(path, 1)
+    if not isinstance(item, dict) or not isinstance(item.get("type"), str):
+        raise RecipeError(f"line {line}: each stage is a mapping with a type")
+    inputs = item.get("inputs") or {}
+    if not isinstance(inputs, dict) or not all(isinstance(part, str) for pair in inputs.items() for part in pair):
+        raise RecipeError(f"line {line}: inputs of {item['type']} must map input names to stage ids (`id` or `id.output`)")
+    matrix = item.get("matrix") or {}
+    if not isinstance(matrix, dict) or not all(isinstance(values, list) and values for values in matrix.values()):
+        raise RecipeError(f"line {line}: matrix of {item['type']} must map keys to lists of values")
+    fields = {key: value for key, value in item.items() if key not in _OWN}
+    for key in matrix:
+        if key in fields:
+            raise RecipeError(f"line {line}: {key} of {item['type']} is given both a value and a matrix")
+    own_lines = {key: lines[(*path, key)] for key in item} | {key: lines.get((*path, "matrix", key), line) for key in matrix}
+    identifier = item.get("id", "")
+    if identifier and not _NAME.match(str(identifier)):
+        raise RecipeError(f"line {line}: id {identifier!r} must be letters, digits, '.', '_' and '-'")
+    return StageEntry(str(identifier), item["type"], fields, inputs, line, own_lines), matrix
+
+
+def _with_ids(entries: list[StageEntry]) -> tuple[StageEntry, ...]:
+    given = [entry.id for entry in entries if entry.id]
+    for identifier in given:
+        if given.count(identifier) > 1:
+            raise RecipeError(f"two stages have the id {identifier!r}")
+    counts: dict[str, int] = {}
+    named = []
+    for entry in entries:
+        identifier = entry.id
+        if not identifier:
+            counts[entry.type] = counts.get(entry.type, 0) + 1
+            identifier = entry.type if counts[entry.type] == 1 else f"{entry.type}-{counts[entry.type]}"
+            while identifier in given:
+                identifier += "-"
+        named.append(replace(entry, id=identifier))
+    return tuple(named)
+
+
+def _variants(stages: tuple[StageEntry, ...], matrices: list[tuple[int, Mapping[str, list[Any]]]]) -> dict[str, tuple[StageEntry, ...]]:
+    axes = [(number, key, values) for number, matrix in matrices for key, values in matrix.items()]
+    if not axes:
+        return {"": stages}
+    variants: dict[str, tuple[StageEntry, ...]] = {}
+    for combination in itertools.product(*(values for _, _, values in axes)):
+        chosen = list(stages)
+        for (number, key, _), value in zip(axes, combination, strict=True):
+            chosen[number] = replace(chosen[number], fields={**chosen[number].fields, key: value})
+        name = "-".join(f"{key}={value}" for (_, key, _), value in zip(axes, combination, strict=True))
+        variants[name] = tuple(chosen)
+    return variants
+
+
+def _read(text: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
+    """YAML (of which JSON is a part) as plain values, and the line of everything in it; a key given twice is refused."""
+    import yaml
+
+    lines: dict[tuple[Any, ...], int] = {}
+    loader = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
+    try:
+        root = yaml.compose(text, Loader=loader)
+        builder = yaml.constructor.SafeConstructor()
+
+        def build(node: Any, path: tuple[Any, ...]) -> Any:
+            lines.setdefault(path, node.start_mark.line + 1)
+            if isinstance(node, yaml.MappingNode):
+                result: dict[str, Any] = {}
+                for key_node, value_node in node.value:
+                    key = build(key_node, (*path, "\0key"))
+                    if not isinstance(key, str):
+                        raise RecipeError(f"line {key_node.start_mark.line + 1}: key {key!r} must be text")
+                    if key in result:
+                        raise RecipeError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice")
+                    lines[(*path, key)] = key_node.start_mark.line + 1
+                    result[key] = build(value_node, (*path, key))
+                return result
+            if isinstance(node, yaml.SequenceNode):
+                return [build(item, (*path, number)) for number, item in enumerate(node.value)]
+            value = builder.construct_object(node)
+            return value if value is None or isinstance(value, (bool, int, float, str)) else str(node.value)
+
+        return (None if root is None else build(root, ())), lines
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}: " if mark is not None else ""
+        raise RecipeError(f"{place}not YAML: {getattr(error, 'problem', None) or error}") from error
