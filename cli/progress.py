@@ -1,0 +1,367 @@
+"""What a watcher of a run sees: a board that remembers the events, and three ways to show it.
+
+`Board` is pure but for the clock that it is given. `Live` draws it on a terminal, `Plain` writes one line per finished recipe stage, and
+`Objects` writes every event as a JSON object. rich is imported by `Live` alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cli.output import Output, clean, count, duration, many, size
+from stages.events import Event, Failed, Finished, Found, Planned, Progress, Started, Waiting, Warned
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+Clock = Callable[[], float]
+
+
+@dataclass
+class Running:
+    """An action that a worker has.
+
+    Attributes:
+        done, total, unit: as the leaf told last; total 0 when it told nothing.
+        since_s: when it started, by the board's clock.
+    """
+
+    label: str
+    since_s: float
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+
+
+@dataclass
+class Group:
+    """One recipe stage and its actions.
+
+    Attributes:
+        total: actions known so far; whole: no more will come.
+        size_bytes: all outputs of the actions that ran; notes: what they noted, numbers added up, of anything else the last.
+        started_s, ended_s: when its first action started and its latest finished, by the board's clock.
+    """
+
+    name: str
+    total: int = 0
+    whole: bool = False
+    found: int = 0
+    ran: int = 0
+    failed: int = 0
+    waiting: set[str] = field(default_factory=set)
+    running: dict[str, Running] = field(default_factory=dict)
+    size_bytes: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+    started_s: float | None = None
+    ended_s: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Nothing of it is left to do."""
+        return self.whole and not self.running and self.found + self.ran >= self.total
+
+    @property
+    def elapsed_s(self) -> float:
+        """From its first action's start to its latest one's end; 0 when all was found."""
+        return 0.0 if self.started_s is None else max(0.0, self.ended_s - self.started_s)
+
+    def left_s(self, now_s: float) -> float | None:
+        """How long it will still take at the pace so far, or None while there is no pace."""
+        if self.started_s is None or not self.whole:
+            return None
+        share = sum(item.done / item.total for item in self.running.values() if item.total)
+        work, spent = self.ran + share, now_s - self.started_s
+        return (self.total - self.found - work) * spent / work if work > 0 and spent > 0.5 else None
+
+
+class Board:
+    """The run so far, from its events. Safe to read from another thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.started_s = clock()
+        self.plan: Planned | None = None
+        self.groups: dict[str, Group] = {}
+        self.failures: list[Failed] = []
+
+    @property
+    def found(self) -> int:
+        """Actions whose results were in the ledger."""
+        return sum(group.found for group in self.groups.values())
+
+    @property
+    def ran(self) -> int:
+        """Actions that ran and were recorded."""
+        return sum(group.ran for group in self.groups.values())
+
+    @property
+    def idle(self) -> bool:
+        """As far as is known, nothing has to be done: all was found."""
+        return self.plan is None or (self.plan.found >= self.plan.total and not self.plan.open and not self.ran and not self.failures)
+
+    def take(self, event: Event) -> None:
+        """Remember one event."""
+        with self.lock:
+            if isinstance(event, Planned):
+                self.plan = event
+                for name, total in event.groups.items():
+                    group = self._group(name)
+                    group.total, group.whole = total, name not in event.open_groups
+                return
+            group = self._group(event.group)
+            now = self.clock()
+            if isinstance(event, Found):
+                group.found += 1
+                group.waiting.discard(event.key)
+            elif isinstance(event, Started):
+                group.started_s = now if group.started_s is None else group.started_s
+                group.waiting.discard(event.key)
+                group.running[event.key] = Running(event.label or event.node, now)
+            elif isinstance(event, Progress):
+                if event.key in group.running:
+                    running = group.running[event.key]
+                    running.done, running.total, running.unit = event.done, event.total, event.unit
+            elif isinstance(event, Finished):
+                group.running.pop(event.key, None)
+                group.ran += 1
+                group.ended_s = now
+                group.size_bytes += sum(event.sizes.values())
+                _gather(group.notes, event.notes)
+            elif isinstance(event, Waiting):
+                group.waiting.add(event.key)
+            elif isinstance(event, Failed):
+                group.running.pop(event.key, None)
+                group.failed += 1
+                self.failures.append(event)
+
+    def _group(self, name: str) -> Group:
+        return self.groups.setdefault(name, Group(name))
+
+
+def _gather(into: dict[str, Any], notes: Mapping[str, Any]) -> None:
+    for name, value in notes.items():
+        adds = isinstance(value, (int, float)) and not isinstance(value, bool) and not name.endswith("_per_s")
+        into[name] = into.get(name, 0) + value if adds else value
+
+
+# --- words ---------------------------------------------------------------------------------------------------------------------
+
+
+def plan_line(plan: Planned, *, me: str, recipe: str) -> str:
+    """`31 actions: 19 found (12 of them from mixtral-tiny-6e), 12 to do`.
+
+    Args:
+        plan: what the runner said.
+        me: the name of one's own key: "signed by you".
+        recipe: the recipe that runs; what was found from it needs no mention.
+    """
+    told = []
+    if plan.found and set(plan.found_by) == {me}:
+        told.append("signed by you")
+    else:
+        told += [f"{count(number)} signed by {'you' if name == me else name}" for name, number in sorted(plan.found_by.items())]
+    told += [f"{count(number)} of them from {name}" for name, number in sorted(plan.found_from.items()) if name != recipe]
+    found = f"{count(plan.found)} found" + (f" ({', '.join(told)})" if plan.found and told else "")
+    more = ", more once these are done" if plan.open else ""
+    return clean(f"{many(plan.total, 'action')}: {found}, {count(plan.total - plan.found)} to do{more}")
+
+
+def done_line(group: Group) -> str:
+    """What a finished recipe stage amounted to."""
+    if not group.ran:
+        return "found" if group.found <= 1 else f"{count(group.found)} found"
+    facts = [many(group.ran, "action")] if group.ran > 1 else []
+    if group.found:
+        facts.append(f"{count(group.found)} found")
+    if "summary" in group.notes:
+        facts.append(str(group.notes["summary"]))
+    else:
+        if "tokens" in group.notes:
+            facts.append(many(int(group.notes["tokens"]), "token"))
+        if group.size_bytes:
+            facts.append(size(group.size_bytes))
+        if "bytes_written" in group.notes:
+            facts.append(f"{size(int(group.notes['bytes_written']))} written")
+    if "tokens" in group.notes and group.elapsed_s > 0.5:
+        facts.append(f"{count(round(group.notes['tokens'] / group.elapsed_s))} tok/s")
+    return clean(" · ".join(facts) or "done")
+
+
+def running_line(group: Group, now_s: float) -> str:
+    """What an unfinished recipe stage is doing."""
+    facts = []
+    if group.total > 1:
+        facts.append(f"{count(group.found + group.ran)}/{count(group.total)} actions")
+    for running in list(group.running.values())[:2]:
+        step = running.label if group.total > 1 else ""
+        if running.total:
+            step = f"{step} {count(running.done)}/{count(running.total)} {running.unit}".strip()
+        if step:
+            facts.append(step)
+        if running.unit == "tokens" and running.done and now_s - running.since_s > 0.5:
+            facts.append(f"{count(round(running.done / (now_s - running.since_s)))} tok/s")
+    if len(group.running) > 2:
+        facts.append(f"and {len(group.running) - 2} more")
+    if not group.running and group.waiting:
+        facts.append("another run is computing it; waiting for its result")
+    left = group.left_s(now_s)
+    if left is not None and left >= 1:
+        facts.append(f"{duration(round(left)).replace('.0 s', ' s')} left")
+    return clean(" · ".join(facts) or "waiting for earlier stages")
+
+
+# --- three ways to show it -----------------------------------------------------------------------------------------------------
+
+
+class Watcher(Protocol):
+    """Gets every event of a run; used as a context, so that it can clean up after itself."""
+
+    board: Board
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        ...
+
+    def __enter__(self) -> Watcher:
+        """Begin."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """End, in whatever state the run is."""
+        ...
+
+
+class Objects:
+    """Every event as one JSON object on a line of its own, `event` naming its kind."""
+
+    def __init__(self, board: Board, output: Output) -> None:
+        self.board, self.output = board, output
+
+    def __enter__(self) -> Objects:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.output.stream.flush()
+
+    def __call__(self, event: Event) -> None:
+        """Write it at once, so that a program can follow."""
+        self.board.take(event)
+        facts = {item.name: getattr(event, item.name) for item in dataclasses.fields(event)}
+        self.output.object({"event": type(event).__name__.lower(), **facts})
+        self.output.stream.flush()
+
+
+class Plain:
+    """Lines without control characters: the plan, each recipe stage once it is finished, warnings and failures at once."""
+
+    def __init__(self, board: Board, output: Output, *, me: str, recipe: str) -> None:
+        self.board, self.output, self.me, self.recipe = board, output, me, recipe
+        self._told: set[str] = set()
+
+    def __enter__(self) -> Plain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell(final=True)
+        self.output.stream.flush()
+
+    def __call__(self, event: Event) -> None:
+        """Write what became known."""
+        first = self.board.plan is None
+        self.board.take(event)
+        if isinstance(event, Planned) and first:
+            self.output.line(f"plan  {plan_line(event, me=self.me, recipe=self.recipe)}")
+        elif isinstance(event, Warned):
+            self.output.line(f"  {event.group}: {event.message}")
+        self._tell(final=False)
+        self.output.stream.flush()
+
+    def _tell(self, *, final: bool) -> None:
+        if self.board.idle:
+            return
+        for group in self.board.groups.values():
+            cut_short = final and group.ran and not group.failed
+            if group.name not in self._told and (group.finished or cut_short):
+                self._told.add(group.name)
+                took = f"  {duration(group.elapsed_s)}" if group.ran else ""
+                self.output.line(f"  {clean(group.name):<28} {done_line(group)}{took}")
+
+
+class Live:
+    """One line for each recipe stage, redrawn while it changes; what stays on the screen at the end is the summary."""
+
+    def __init__(self, board: Board, output: Output, *, me: str, recipe: str) -> None:
+        from rich.console import Console
+        from rich.live import Live as Screen
+
+        self.board, self.me, self.recipe = board, me, recipe
+        self._console = Console(file=output.stream, highlight=False, markup=False, emoji=False, no_color=not output.color)
+        self._screen = Screen(console=self._console, get_renderable=self._draw, refresh_per_second=8, redirect_stderr=False)
+
+    def __enter__(self) -> Live:
+        self._screen.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._screen.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Remember it; the screen redraws by itself. Warnings are written above the display and stay."""
+        self.board.take(event)
+        if isinstance(event, Warned):
+            from rich.text import Text
+
+            self._console.print(Text(f"  {clean(event.group)}: {clean(event.message)}", style="yellow"))
+
+    def _draw(self) -> RenderableType:
+        from rich.console import Group as Stack
+        from rich.text import Text
+
+        with self.board.lock:
+            board, now = self.board, self.board.clock()
+            if board.plan is None:
+                return Text("plan  ...", style="dim")
+            head = Text(f"plan  {plan_line(board.plan, me=self.me, recipe=self.recipe)}")
+            if board.idle:
+                return head
+            return Stack(head, *(self._row(group, now) for group in board.groups.values()))
+
+    def _row(self, group: Group, now_s: float) -> Text:
+        from rich.text import Text
+
+        spinner = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(now_s * 8) % 10]
+        if group.failed:
+            mark, style, words, took = "✗", "red", "failed", ""
+        elif group.finished:
+            mark, style, words = "✓", "green", done_line(group)
+            took = duration(group.elapsed_s) if group.ran else ""
+        elif group.running or group.waiting:
+            mark, style, words, took = spinner, "bold", running_line(group, now_s), ""
+        else:
+            mark, style, words, took = "·", "dim", running_line(group, now_s), ""
+        width = self._console.width
+        left = f"  {clean(group.name):<28} "
+        room = max(10, width - len(left) - len(took) - 4)
+        words = words if len(words) <= room else words[: room - 1] + "…"
+        row = Text(left, no_wrap=True, overflow="ellipsis")
+        row.append(mark, style)
+        row.append(f" {words:<{room}} {took}", "dim" if style == "dim" else "")
+        return row
+
+
+def watcher(output: Output, clock: Clock, *, me: str, recipe: str) -> Watcher:
+    """The way that fits: JSON when asked for, a live display on a terminal, plain lines otherwise."""
+    board = Board(clock)
+    if output.json:
+        return Objects(board, output)
+    if output.stream.isatty() and os.environ.get("TERM") != "dumb":
+        return Live(board, output, me=me, recipe=recipe)
+    return Plain(board, output, me=me, recipe=recipe)
