@@ -1,0 +1,460 @@
+"""Plan, look up, run, record: the one module of this package that writes to the ledger.
+
+Running is resuming: every action is looked up by its key, what a trusted entry answers is not run, and each result is signed and committed as
+soon as it is there. A kill at any moment loses at most the actions in flight.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ledger import predicates, statement
+from ledger.log import Log
+from ledger.lookup import Hit, find
+from ledger.policy import Policy
+from stages import events, executor, leases, plugins, results
+from stages.errors import StageError
+from stages.graph import Resolution
+from stages.lowering import Plan, lower
+from stages.recipe import Recipe
+from stages.stage import Leaf, Node, Stage
+from store import canonical, tree
+from store.actions import Action
+from store.digest import Digest
+from store.local import LocalCas
+from store.statcache import StatCache
+
+BUILDER = "urn:alloy-ledger:builder:local"
+_POLL_S = 0.05
+_TREE_LIMIT_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to run; nothing here is in a key.
+
+    Attributes:
+        jobs: actions at once. threads: of each worker (recorded in the environment of E stages).
+        tools: external tools by name, e.g. `llama-cpp` -> folder.
+        environment: `same` takes an E entry as a hit only when it was made in this environment.
+        out: where the alloy and the attestations are written.
+    """
+
+    jobs: int
+    threads: int = 1
+    tools: Mapping[str, str] = field(default_factory=dict)
+    environment: str = "any"
+    out: Path = Path()
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run came to."""
+
+    name: str
+    total: int
+    found: int
+    done: int
+    entries: tuple[int, ...]
+    outputs: Mapping[str, Mapping[str, Digest]]
+    alloy: Path
+    attestations: Path
+    report: Digest | None
+    elapsed_s: float
+
+
+class RunFailedError(StageError):
+    """At least one action failed. What was finished is recorded; the failures are in `failures`, each named."""
+
+    def __init__(self, failures: Sequence[tuple[str, str]], kept: int) -> None:
+        self.failures = tuple(failures)
+        lines = [f"{node}: {message}" for node, message in failures]
+        kept_words = f"{kept} action{'s' if kept != 1 else ''} of this run {'are' if kept != 1 else 'is'} kept; run again to go on"
+        super().__init__("\n".join([*lines, kept_words + "." if kept else "Nothing was recorded."]))
+
+
+class Clock(Protocol):
+    """Seconds since the epoch."""
+
+    def __call__(self) -> float:
+        """Now."""
+        ...
+
+
+@dataclass
+class _Tally:
+    """What a run has seen so far; only for display and for the record."""
+
+    found: dict[Digest, Hit] = field(default_factory=dict)
+    done: dict[Digest, int] = field(default_factory=dict)
+    failed: dict[Digest, str] = field(default_factory=dict)
+
+
+class Runner:
+    """Runs recipes on one ledger.
+
+    Args:
+        folder: the `.ledger` folder. store, log, policy: opened on it; the log with a signer.
+        on_event: told everything, in order (`stages.events`).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: LocalCas,
+        log: Log,
+        policy: Policy,
+        *,
+        options: RunOptions,
+        on_event: Callable[[events.Event], None] = lambda event: None,
+        clock: Clock = time.time,
+    ) -> None:
+        self._folder, self._store, self._log, self._policy = folder, store, log, policy
+        self._options, self._tell, self._clock = options, on_event, clock
+        self._stages: dict[str, Stage] = {}
+        self._environments: dict[str, str] = {}
+        self._stats = StatCache(folder / "stat.sqlite")
+
+    # --- the whole ---------------------------------------------------------------------------------------------------------
+
+    def plan(self, recipe: Recipe) -> tuple[events.Planned, tuple[tuple[str, str], ...]]:
+        """What `run` would do: the counts, and (node id, `found` | `to do` | `not known yet`) for every action. Runs nothing."""
+        resolution, tally, todo = self._resolved(lower(recipe, self._material))
+        rows = [(user, "found" if key in tally.found else "to do") for key in resolution.actions for user in resolution.users[key]]
+        waiting = [(node.id, "not known yet") for node in resolution.waiting()]
+        closed = [(name, "not known yet") for name in resolution.closed()]
+        return self._planned(resolution, tally), (*rows, *waiting, *closed)
+
+    def run(self, recipe: Recipe) -> RunResult:
+        """Do what a recipe asks for and is not in the ledger yet; write its alloy and attestations.
+
+        Raises:
+            RecipeError, SpecError: it cannot be planned; nothing was run.
+            RunFailedError: actions failed; everything that does not depend on them was done and is recorded.
+        """
+        began = self._clock()
+        run_id = f"{recipe.name}/{_utc(began)}-{os.getpid()}"
+        with leases.shared_with_gc(self._folder / "runs"):
+            plan = lower(recipe, self._material)
+            record = self._folder / "runs" / f"{run_id.replace('/', '@')}.json"
+            _write_json(record, {"recipe": recipe.name, "pid": os.getpid(), "startedOn": _utc(began), "state": "running",
+                                 "roots": sorted(str(digest) for digest in plan.materials.values())})  # fmt: skip
+            resolution, tally, todo = self._resolved(plan)
+            self._tell(self._planned(resolution, tally))
+            state = "failed"
+            try:
+                self._work(resolution, tally, todo, run_id)
+                outputs = {
+                    group: {name: digest for name, source in named.items() if (digest := resolution.resolve(source)) is not None}
+                    for group, named in plan.outputs.items()
+                }
+                if tally.failed:
+                    named = [(resolution.node(key).id, message) for key, message in tally.failed.items()]
+                    raise RunFailedError(named, len(tally.done))
+                keys = tuple(resolution.actions)
+                alloy, attestations, report = results.write(
+                    recipe, plan, outputs, keys, store=self._store, log=self._log, out=self._options.out, policy=self._policy
+                )
+                state = "done"
+            finally:
+                roots = {*map(str, plan.materials.values())}
+                roots |= {str(digest) for found in resolution.results.values() for digest in found.values()} if state == "done" else set()
+                _write_json(record, {"recipe": recipe.name, "startedOn": _utc(began), "finishedOn": _utc(self._clock()), "state": state,
+                                     "roots": sorted(roots)})  # fmt: skip
+        return RunResult(
+            recipe.name, resolution.leaves(), len(tally.found), len(tally.done), tuple(sorted(tally.done.values())),
+            outputs, alloy, attestations, report, self._clock() - began,
+        )  # fmt: skip
+
+    # --- looking up ----------------------------------------------------------------------------------------------------------
+
+    def _resolved(self, plan: Plan) -> tuple[Resolution, _Tally, list[Digest]]:
+        resolution, tally = Resolution(self._stage, self._store), _Tally()
+        return resolution, tally, self._look_up(resolution, tally, resolution.add(plan.graph.nodes))
+
+    def _look_up(self, resolution: Resolution, tally: _Tally, keys: Sequence[Digest]) -> list[Digest]:
+        """Find what can be found, and what becomes known through it; gives the keys to do."""
+        todo: list[Digest] = []
+        queue = list(keys)
+        while queue:
+            key = queue.pop(0)
+            if key in resolution.results or key in tally.failed:
+                continue
+            hit = self._find(resolution.actions[key], resolution.leaf(key))
+            if hit is None:
+                todo.append(key)
+                continue
+            queue += self._take(resolution, tally, key, hit)
+        return todo
+
+    def _take(self, resolution: Resolution, tally: _Tally, key: Digest, hit: Hit) -> list[Digest]:
+        tally.found[key] = hit
+        fresh = resolution.finish(key, hit.outputs)
+        for user in resolution.users[key]:
+            outputs = {name: str(digest) for name, digest in hit.outputs.items()}
+            self._tell(events.Found(_group(user), user, hit.action.stage, str(key), outputs))
+        return fresh
+
+    def _find(self, action: Action, leaf: Leaf) -> Hit | None:
+        same = self._options.environment == "same" and leaf.purity == "E"
+        return find(self._log, self._policy, action, environment_digest=self._environment(leaf) if same else None)
+
+    def _environment(self, leaf: Leaf) -> Digest:
+        """The environment that a worker of this run has, asked of a process like it: the runner itself loads no ML library."""
+        if leaf.environment not in self._environments:
+            module, _, name = leaf.environment.partition(":")
+            code = f"import json, {module} as m; print(json.dumps(m.{name}()))"
+            variables = os.environ | {"OMP_NUM_THREADS": str(self._options.threads), "LEDGER_THREADS": str(self._options.threads)}
+            ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=False)
+            if ran.returncode != 0:
+                raise StageError(f"cannot tell the environment of {leaf.name}: {ran.stderr.strip().splitlines()[-1:]}")
+            self._environments[leaf.environment] = str(Digest.of(canonical.dumps(json.loads(ran.stdout.splitlines()[-1]))))
+        return Digest.parse(self._environments[leaf.environment])
+
+    def _planned(self, resolution: Resolution, tally: _Tally) -> events.Planned:
+        by = Counter(name for hit in tally.found.values() for name in hit.signers[:1])
+        where = Counter(_recipe_of(hit) for hit in tally.found.values())
+        return events.Planned(resolution.leaves(), len(tally.found), resolution.closed(), dict(by), dict(where))
+
+    # --- doing ---------------------------------------------------------------------------------------------------------------
+
+    def _work(self, resolution: Resolution, tally: _Tally, todo: list[Digest], run_id: str) -> None:
+        if not todo:
+            return
+        options = self._options
+        hands = executor.LocalExecutor(self._folder, jobs=options.jobs, threads=options.threads, tools=options.tools)
+        held: dict[Digest, leases.Lease] = {}
+        elsewhere: dict[Digest, float] = {}
+        remade: set[Digest] = set()
+        try:
+            while todo or held:
+                self._start_ready(resolution, tally, todo, hands, held, elsewhere, remade)
+                reports = hands.wait(_POLL_S if elsewhere or not held else 1.0)
+                finished = [report for report in reports if isinstance(report, executor.Done)]
+                for report in reports:
+                    self._relay(resolution, tally, report, held)
+                if finished:
+                    known = self._record(resolution, tally, finished, run_id, remade)
+                    for report in finished:
+                        held.pop(report.key).give_back()
+                    fresh = self._look_up(resolution, tally, known)
+                    todo += [key for key in fresh if key not in todo]
+                    if known:
+                        self._tell(self._planned(resolution, tally))
+        finally:
+            hands.close()
+            for lease in held.values():
+                lease.give_back()
+
+    def _start_ready(
+        self,
+        resolution: Resolution,
+        tally: _Tally,
+        todo: list[Digest],
+        hands: executor.LocalExecutor,
+        held: dict[Digest, leases.Lease],
+        elsewhere: dict[Digest, float],
+        remade: set[Digest],
+    ) -> None:
+        """Start what can be started, in the order of the graph, preferring workers that have the model loaded."""
+        jobs = {key: self._job(resolution, key) for key in todo}
+        for key in sorted(todo, key=lambda key: -hands.loaded(jobs[key])):
+            if self._make_inputs_again(resolution, tally, todo, key, remade, held):
+                continue
+            if not hands.places(jobs[key]):
+                continue
+            lease = leases.Lease.take(self._folder / "leases", key)
+            if lease is None:
+                if key not in elsewhere:
+                    self._tell(events.Waiting(_group(resolution.node(key).id), resolution.node(key).id, str(key)))
+                elsewhere[key] = self._clock()
+                continue
+            elsewhere.pop(key, None)
+            hit = None if key in remade else self._find(resolution.actions[key], resolution.leaf(key))  # another process may have done it
+            todo.remove(key)
+            if hit is not None:
+                lease.give_back()
+                todo += [fresh for fresh in self._look_up(resolution, tally, self._take(resolution, tally, key, hit)) if fresh not in todo]
+                continue
+            held[key] = lease
+            worker = hands.submit(jobs[key])
+            node = resolution.node(key)
+            self._tell(events.Started(_group(node.id), node.id, resolution.actions[key].stage, str(key), node.label or node.id, worker))
+
+    def _make_inputs_again(
+        self, resolution: Resolution, tally: _Tally, todo: list[Digest], key: Digest, remade: set[Digest], held: Mapping[Digest, Any]
+    ) -> bool:
+        """Whether the action must wait because an input that the ledger knows is not in the store: then its maker runs again first."""
+        absent = [digest for digest in resolution.actions[key].inputs.values() if not self._present(digest)]
+        if not absent:
+            return False
+        for digest in absent:
+            maker = next((made for made, outputs in resolution.results.items() if digest in outputs.values()), None)
+            if maker is None:
+                raise StageError(
+                    f"{resolution.node(key).id} needs {digest}, which is not in the store and which nothing in this recipe makes; "
+                    "pull it from a remote, or put it back where it was imported from"
+                )
+            if maker not in remade:
+                remade.add(maker)
+                tally.found.pop(maker, None)
+                todo.append(maker)
+        return True
+
+    def _present(self, digest: Digest) -> bool:
+        if not self._store.has(digest):
+            return False
+        if self._store.size(digest) > _TREE_LIMIT_BYTES or not tree.is_tree(self._store, digest):
+            return True
+        return all(self._store.has(entry.digest) for entry in tree.load(self._store, digest).entries)
+
+    def _job(self, resolution: Resolution, key: Digest) -> executor.Job:
+        leaf, action = resolution.leaf(key), resolution.actions[key]
+        shared = [action.inputs[name] for name in leaf.share if name in action.inputs]
+        spec = f"{leaf.spec.__module__}:{leaf.spec.__qualname__}"
+        weight = sum(self._weight(digest) for digest in shared)
+        return executor.Job(
+            action, leaf.run, spec, leaf.environment if leaf.purity == "E" else "", (leaf.name, *map(str, shared)), weight
+        )  # fmt: skip
+
+    def _weight(self, digest: Digest) -> int:
+        if not self._store.has(digest):
+            return 0
+        if self._store.size(digest) <= _TREE_LIMIT_BYTES and tree.is_tree(self._store, digest):
+            return tree.load(self._store, digest).size
+        return self._store.size(digest)
+
+    def _relay(self, resolution: Resolution, tally: _Tally, report: executor.Report, held: dict[Digest, leases.Lease]) -> None:
+        node = resolution.node(report.key)
+        group, text = _group(node.id), str(report.key)
+        if isinstance(report, executor.Moved):
+            self._tell(events.Progress(group, node.id, text, report.done, report.total, report.unit))
+        elif isinstance(report, executor.Cautioned):
+            self._tell(events.Warned(group, node.id, report.message))
+        elif isinstance(report, executor.Broke):
+            tally.failed[report.key] = report.message
+            held.pop(report.key).give_back()
+            self._tell(events.Failed(group, node.id, resolution.actions[report.key].stage, text, report.message))
+
+    # --- recording -----------------------------------------------------------------------------------------------------------
+
+    def _record(
+        self, resolution: Resolution, tally: _Tally, finished: Sequence[executor.Done], run_id: str, remade: set[Digest]
+    ) -> list[Digest]:
+        """Sign and commit finished actions as one group; gives the keys that became known."""
+        payloads: list[bytes] = []
+        lines: list[str] = []
+        first_of: dict[Digest, int] = {}
+        for done in finished:
+            action, leaf = resolution.actions[done.key], resolution.leaf(done.key)
+            outputs = {name: Digest.parse(text) for name, text in done.outputs.items()}
+            if done.key in remade:
+                if dict(resolution.results[done.key]) != outputs:
+                    raise StageError(
+                        f"{resolution.node(done.key).id} was made again because its output was not in the store, and came out different: "
+                        f"recorded {_brief(resolution.results[done.key])}, now {_brief(outputs)}. It is not reproducible here; see `ledger why`"
+                    )
+                continue
+            predicate = predicates.run_predicate(
+                action,
+                purity=leaf.purity,
+                environment=None if done.environment is None else dict(done.environment),
+                builder=BUILDER,
+                invocation=run_id,
+                started_on=_utc(done.started),
+                finished_on=_utc(done.finished),
+                byproducts={"notes": _plain(done.notes)} | ({"warnings": list(done.warnings)} if done.warnings else {}),
+            )
+            first_of[done.key] = len(payloads)
+            payloads.append(statement.make(outputs, predicates.RUN, predicate))
+            lines.append(_line(resolution.node(done.key), action, outputs))
+            for claim in done.claims:
+                subjects = {name: Digest.parse(text) for name, text in claim["subjects"].items()}
+                content = {**claim["predicate"], "action": str(done.key)}
+                payloads.append(statement.make(subjects, claim["predicate_type"], content))
+                lines.append(f"{claim['predicate_type'].split(':')[-2]} {resolution.node(done.key).id}: {_brief(subjects)}")
+        entries = self._log.append(payloads, lines) if payloads else []
+        known: list[Digest] = []
+        for done in finished:
+            node, action = resolution.node(done.key), resolution.actions[done.key]
+            outputs = {name: Digest.parse(text) for name, text in done.outputs.items()}
+            number = entries[first_of[done.key]].number if done.key in first_of else -1
+            if done.key in first_of:
+                tally.done[done.key] = number
+                known += resolution.finish(done.key, outputs)
+            sizes = {name: self._store.size(digest) for name, digest in outputs.items()}
+            for user in resolution.users[done.key]:
+                self._tell(
+                    events.Finished(_group(user), user, action.stage, str(done.key), dict(done.outputs), sizes, done.notes,
+                                    done.finished - done.started, number)
+                )  # fmt: skip
+        return known
+
+    # --- effects -------------------------------------------------------------------------------------------------------------
+
+    def _material(self, path: Path) -> Digest:
+        """Something the recipe names on disk, taken into the store by reference where that is safe."""
+        if path.is_dir():
+            return tree.import_folder(self._store, path)
+        if not path.exists():
+            raise StageError(f"{path} is not there; the recipe names it (paths are relative to the recipe's folder)")
+        digest = self._stats.digest_of(path)
+        return digest if self._store.has(digest) else self._store.add_file(path)
+
+    def _stage(self, name: str) -> Stage:
+        if name not in self._stages:
+            self._stages[name] = plugins.load("stages", name)
+        return self._stages[name]
+
+
+def _group(node: str) -> str:
+    return node.split("/", 1)[0]
+
+
+def _recipe_of(hit: Hit) -> str:
+    metadata = hit.statement.predicate.get("runDetails", {}).get("metadata", {})
+    return str(metadata.get("invocationId", "")).split("/", 1)[0]
+
+
+def _line(node: Node, action: Action, outputs: Mapping[str, Digest]) -> str:
+    """The commit's message: what was done to what, readable with plain git."""
+    inputs = [digest.short[:14] for _, digest in sorted(action.inputs.items())]
+    more = f" and {len(inputs) - 2} more" if len(inputs) > 2 else ""
+    return f"{node.label or node.id}: {', '.join(inputs[:2])}{more} -> {_brief(outputs)}"
+
+
+def _brief(outputs: Mapping[str, Digest]) -> str:
+    shown = [digest.short[:14] for _, digest in sorted(outputs.items())]
+    return ", ".join(shown[:2]) + (f" and {len(shown) - 2} more" if len(shown) > 2 else "")
+
+
+def _plain(value: Any) -> Any:
+    """JSON without floats, as statements demand: numbers with a fraction become decimal text."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    aside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    aside.replace(path)
