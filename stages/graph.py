@@ -105,6 +105,10 @@ class Resolution:
             identifier for identifier, state in self._states.items() if isinstance(state.stage, Composite) and state.outputs is None
         )
 
+    def identifiers(self) -> Iterator[str]:
+        """Every node known so far, in graph order."""
+        return iter(self._states)
+
     def leaves(self) -> int:
         """Actions known so far: distinct keys, and leaves whose key is not known yet."""
         unknown = sum(1 for state in self._states.values() if isinstance(state.stage, Leaf) and state.action is None)

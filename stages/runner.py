@@ -135,6 +135,11 @@ class Runner:
         closed = [(name, "not known yet") for name in resolution.closed()]
         return self._planned(resolution, tally), (*rows, *waiting, *closed)
 
+    def examine(self, recipe: Recipe) -> tuple[tuple[str, Action, Hit | None], ...]:
+        """(node id, action, what the ledger answers) for every action whose inputs are known; for whoever asks why. Runs nothing."""
+        resolution, tally, _ = self._resolved(lower(recipe, self._material))
+        return tuple((user, action, tally.found.get(key)) for key, action in resolution.actions.items() for user in resolution.users[key])
+
     def run(self, recipe: Recipe) -> RunResult:
         """Do what a recipe asks for and is not in the ledger yet; write its alloy and attestations.
 
@@ -152,6 +157,7 @@ class Runner:
             resolution, tally, todo = self._resolved(plan)
             self._tell(self._planned(resolution, tally))
             state = "failed"
+            outputs: dict[str, dict[str, Digest]] = {}
             try:
                 self._work(resolution, tally, todo, run_id)
                 outputs = {
@@ -169,8 +175,10 @@ class Runner:
             finally:
                 roots = {*map(str, plan.materials.values())}
                 roots |= {str(digest) for found in resolution.results.values() for digest in found.values()} if state == "done" else set()
+                made = {group: {name: str(digest) for name, digest in named.items()} for group, named in outputs.items()}
                 _write_json(record, {"recipe": recipe.name, "startedOn": _utc(began), "finishedOn": _utc(self._clock()), "state": state,
-                                     "roots": sorted(roots)})  # fmt: skip
+                                     "total": resolution.leaves(), "found": len(tally.found), "done": len(tally.done),
+                                     "failed": len(tally.failed), "outputs": made, "roots": sorted(roots)})  # fmt: skip
         return RunResult(
             recipe.name, resolution.leaves(), len(tally.found), len(tally.done), tuple(sorted(tally.done.values())),
             outputs, alloy, attestations, report, self._clock() - began,
@@ -224,7 +232,12 @@ class Runner:
     def _planned(self, resolution: Resolution, tally: _Tally) -> events.Planned:
         by = Counter(name for hit in tally.found.values() for name in hit.signers[:1])
         where = Counter(_recipe_of(hit) for hit in tally.found.values())
-        return events.Planned(resolution.leaves(), len(tally.found), resolution.closed(), dict(by), dict(where))
+        nodes = [user for users in resolution.users.values() for user in users] + [node.id for node in resolution.waiting()]
+        closed = resolution.closed()
+        groups = dict.fromkeys(map(_group, resolution.identifiers()), 0) | Counter(map(_group, nodes))
+        return events.Planned(
+            resolution.leaves(), len(tally.found), closed, dict(by), dict(where), groups, tuple(sorted(set(map(_group, closed))))
+        )  # fmt: skip
 
     # --- doing ---------------------------------------------------------------------------------------------------------------
 
