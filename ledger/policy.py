@@ -1,0 +1,396 @@
+"""Whom a reader trusts for what. A file of the reader's own; nothing that is verified can change it.
+
+>>> policy = Policy.parse('''
+... version: 1
+... keys: {alice: "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}
+... rules: [{keys: [alice], stages: ["quant", "expert-*"]}]
+... ''')
+>>> policy.rules[0].threshold
+1
+
+Format: docs/formats/policy.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from ledger.errors import PolicyError, PublicKeyError, UntrustedError
+from ledger.keys import NAME, PublicKey
+from ledger.predicates import RUN, stage_of
+from ledger.statement import Statement
+from store.digest import Digest
+
+if TYPE_CHECKING:
+    from yaml import Node
+
+MAX_POLICY_BYTES = 2**20
+_TRUSTED = Path(__file__).with_name("trusted")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Enough of these keys together are trusted for such statements.
+
+    Patterns are those of a shell (`*`, `?`, `[abc]`), case counts, and `*` matches `:` and `/` too.
+
+    Attributes:
+        keys: names of keys, each once.
+        threshold: how many different keys of these must have signed.
+        stages: which stages' runs.
+        artifacts: every subject must match one of these by its name or by its digest's text.
+        predicates: which predicate types. None: runs, and every other statement too when `stages` has `*`; a rule for single stages says nothing about claims.
+        line: where it stands in the file.
+    """
+
+    keys: tuple[str, ...]
+    threshold: int = 1
+    stages: tuple[str, ...] = ("*",)
+    artifacts: tuple[str, ...] = ("*",)
+    predicates: tuple[str, ...] | None = None
+    line: int | None = field(default=None, compare=False)
+
+    def covers(self, predicate_type: str, stage: str | None, subjects: Mapping[str, Digest]) -> bool:
+        """Whether the rule speaks about such a statement; `stage` is None when it is not a run."""
+        kinds = self.predicates if self.predicates is not None else ("*",) if "*" in self.stages else (RUN,)
+        return (
+            _matches(predicate_type, kinds)
+            and (stage is None or _matches(stage, self.stages))
+            and all(_matches(name, self.artifacts) or _matches(str(digest), self.artifacts) for name, digest in subjects.items())
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The entries of the log at which a key's signature counts: `first` to `until`, `until` not included; None for no end."""
+
+    first: int = 0
+    until: int | None = None
+
+    def __contains__(self, position: int) -> bool:
+        return self.first <= position and (self.until is None or position < self.until)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Keys by name, and rules that say for what they count. Made by `parse`, `load` and `shipped`.
+
+    Attributes:
+        keys: name -> key; no key has two names.
+        rules: a statement is trusted when at least one rule that covers it is met. No rules: nobody is trusted.
+        environment: `same` when an E stage's result counts only for the environment that it was made in, else `any`.
+        spans: name -> where in the log its signatures count; names that are absent count everywhere.
+        source: the file, for messages.
+    """
+
+    keys: Mapping[str, PublicKey]
+    rules: tuple[Rule, ...]
+    environment: Literal["any", "same"] = "any"
+    spans: Mapping[str, Span] = field(default_factory=dict)
+    source: str = field(default="policy", compare=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Policy:
+        """Read a policy file.
+
+        Raises:
+            PolicyError: it cannot be read, or says something impossible.
+        """
+        try:
+            data = path.read_bytes()
+            text = data.decode("utf-8")
+        except OSError as error:
+            raise PolicyError(path, f"cannot read the policy: {error.strerror}; `ledger init` writes one") from error
+        except UnicodeDecodeError as error:
+            raise PolicyError(path, f"the policy is not UTF-8: {error}") from error
+        return cls.parse(text, source=str(path))
+
+    @classmethod
+    def parse(cls, text: str, *, source: str = "policy") -> Policy:
+        """Read a policy's text.
+
+        Raises:
+            PolicyError: not YAML, an unknown or repeated key, a rule that could be met by nobody or names a key that is not there.
+        """
+        return _Reader(source).policy(text)
+
+    @classmethod
+    def starting(cls, name: str, public: PublicKey) -> str:
+        """The text of a fresh policy, with comments: trusts this key for everything, and the shipped keys for what they were shipped for.
+
+        Raises:
+            PolicyError: the name cannot name a key, or is a shipped key's.
+        """
+        shipped = {stem: policy for stem, policy in cls.shipped().items() if public not in policy.keys.values()}
+        text = _START.format(name=name, public=public) + "".join(_shipped_keys(stem, policy) for stem, policy in shipped.items())
+        text += _RULES.format(name=name) + "".join(_shipped_rules(stem, policy) for stem, policy in shipped.items())
+        cls.parse(text, source="starting policy")
+        return text
+
+    @classmethod
+    def shipped(cls, folder: Path = _TRUSTED) -> Mapping[str, Policy]:
+        """The policies that come with this package, by file name without `.yaml`; empty when none do."""
+        return {path.stem: cls.load(path) for path in sorted(folder.glob("*.yaml"))}
+
+    @property
+    def log_keys(self) -> Mapping[str, PublicKey]:
+        """The keys that may sign a log itself (commits, checkpoints): those that some rule trusts for every artifact.
+
+        A key that is trusted for a few named artifacts only, such as a shipped one, speaks for no log.
+        """
+        names = {name for rule in self.rules if "*" in rule.artifacts for name in rule.keys}
+        return {name: self.keys[name] for name in sorted(names)}
+
+    def judge(self, statement: Statement, signers: frozenset[PublicKey], *, position: int) -> tuple[str, ...]:
+        """The names of the keys that make this statement trusted, sorted.
+
+        Args:
+            statement: what was signed.
+            signers: the keys whose signatures on it were verified.
+            position: the entry's number in the log, from 0; a key counts only within its span.
+
+        Raises:
+            UntrustedError: no rule that covers it is met; the message says who signed and what is missing.
+            StatementError: it says that it is a run, and names no stage.
+        """
+        stage = stage_of(statement)
+        signed = {name for name, key in self.keys.items() if key in signers}
+        counting = {name for name in signed if position in self.spans.get(name, Span())}
+        covering = [rule for rule in self.rules if rule.covers(statement.predicate_type, stage, statement.subjects)]
+        trusted = {
+            name
+            for rule in covering
+            if len(counting.intersection(rule.keys)) >= rule.threshold
+            for name in counting.intersection(rule.keys)
+        }
+        if trusted:
+            return tuple(sorted(trusted))
+        raise UntrustedError(
+            f"{self._about(statement, stage)} is not trusted: {self._who(signers, counting, position)}; {self._missing(covering, counting, stage)}",
+            signers=(str(key) for key in signers),
+        )
+
+    def _about(self, statement: Statement, stage: str | None) -> str:
+        what = f"a run of {stage}" if stage is not None else f"a statement of type {statement.predicate_type}"
+        name, digest = next(iter(statement.subjects.items()))
+        more = f" and {len(statement.subjects) - 1} more" if len(statement.subjects) > 1 else ""
+        return f"{what} about {name} {digest.short}{more}"
+
+    def _who(self, signers: frozenset[PublicKey], counting: set[str], position: int) -> str:
+        names = {key: name for name, key in self.keys.items()}
+        words = []
+        for key in sorted(signers, key=str):
+            name = names.get(key)
+            if name is None:
+                words.append(f"{key} (not in {self.source})")
+            elif name in counting:
+                words.append(f"{name} ({key.short})")
+            else:
+                span = self.spans[name]
+                end = "" if span.until is None else f" until {span.until}"
+                words.append(f"{name} ({key.short}; counts from entry {span.first}{end}, this is entry {position})")
+        return "signed by " + (", ".join(words) or "nobody")
+
+    def _missing(self, covering: list[Rule], counting: set[str], stage: str | None) -> str:
+        if not self.rules:
+            return f"{self.source} has no rules, so it trusts nobody; add one"
+        if not covering:
+            what = f"stages: [{stage}]" if stage is not None else "predicates: [...]"
+            return f"no rule of {self.source} covers it; one with {what} and the signer's name in keys would"
+        needs = []
+        for rule in covering:
+            got = sorted(counting.intersection(rule.keys))
+            where = "" if rule.line is None else f" (line {rule.line})"
+            needs.append(f"{rule.threshold} of {', '.join(rule.keys)}{where}, got {', '.join(got) or 'none'}")
+        return f"{self.source} needs " + "; or ".join(needs)
+
+
+def _matches(text: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+# --- the starting text ---------------------------------------------------------------------------------------------------------
+
+_START = """\
+# Whom this reader trusts. The format is described in docs/formats/policy.md.
+version: 1
+
+# Names for public keys. `ledger key` shows yours. A key that was lost or retired keeps its past:
+#   bob: {{key: "ed25519:...", from: 0, until: 1200}}   # counts up to entry 1199 of the log
+keys:
+  {name}: "{public}"
+"""
+
+_RULES = """
+# A statement is trusted when one of these rules is met. `stages`, `artifacts` and `predicates` are patterns like a shell's;
+# an artifact is a subject's name or its sha256:... text; `threshold` is how many different keys must have signed.
+rules:
+  - stages: ["*"]
+    artifacts: ["*"]
+    keys: [{name}]
+    threshold: 1
+"""
+
+
+def _shipped_keys(stem: str, policy: Policy) -> str:
+    lines = "".join(f'  {name}: "{key}"\n' for name, key in policy.keys.items())
+    return f"  # shipped with the program ({stem}.yaml); trusted below for the artifacts named there and for nothing else\n{lines}"
+
+
+def _shipped_rules(stem: str, policy: Policy) -> str:
+    text = f"  # shipped with the program ({stem}.yaml): delete this if you do not want the examples to verify\n"
+    for rule in policy.rules:
+        text += f"  - keys: [{', '.join(rule.keys)}]\n    threshold: {rule.threshold}\n"
+        for label, patterns in (("stages", rule.stages), ("predicates", rule.predicates), ("artifacts", rule.artifacts)):
+            if patterns is not None:
+                text += f"    {label}:\n" + "".join(f"      - {_quoted(pattern)}\n" for pattern in patterns)
+    return text
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+# --- reading -------------------------------------------------------------------------------------------------------------------
+
+_TAG = "tag:yaml.org,2002:"
+_TOP = ("version", "keys", "rules", "environment")
+_RULE = ("keys", "threshold", "stages", "artifacts", "predicates")
+_KEY = ("key", "from", "until")
+
+
+class _Reader:
+    """Reads YAML nodes rather than values: they know their lines, and a key given twice is still there to be seen."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def policy(self, text: str) -> Policy:
+        import yaml
+
+        if len(text) > MAX_POLICY_BYTES:
+            raise PolicyError(self._source, f"a policy of {len(text)} characters; at most {MAX_POLICY_BYTES} are read")
+        try:
+            node = cast("Node | None", yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        except yaml.MarkedYAMLError as error:
+            hint = ' (write "*" in quotes)' if "alias" in str(error.context) else ""
+            raise PolicyError(
+                self._source, f"not YAML: {error.problem}{hint}", error.problem_mark.line + 1 if error.problem_mark else None
+            ) from error
+        except yaml.YAMLError as error:
+            raise PolicyError(self._source, f"not YAML: {error}") from error
+        if node is None:
+            raise PolicyError(self._source, "an empty policy trusts nobody, and has no version; `ledger init` writes one to start from")
+        top = self._mapping(node, "a policy", _TOP)
+        if "version" not in top:
+            raise self._error(node, "a policy says `version: 1`")
+        if self._integer(top["version"], "version", 0) != 1:
+            raise self._error(
+                top["version"], f"version {top['version'].value} of the policy format is not known here; this program reads version 1"
+            )
+        keys, spans = self._keys(top["keys"]) if "keys" in top else ({}, {})
+        rules = tuple(self._rule(item, keys) for item in self._list(top["rules"], "rules")) if "rules" in top else ()
+        environment = self._text(top["environment"], "environment") if "environment" in top else "any"
+        if environment not in ("any", "same"):
+            raise self._error(top["environment"], f"environment is any or same; got {environment!r}")
+        return Policy(keys, rules, cast('Literal["any", "same"]', environment), spans, self._source)
+
+    def _keys(self, node: Node) -> tuple[dict[str, PublicKey], dict[str, Span]]:
+        keys: dict[str, PublicKey] = {}
+        spans: dict[str, Span] = {}
+        for name, item in self._mapping(node, "keys", None).items():
+            if not NAME.match(name):
+                raise self._error(item, f"{name!r} cannot name a key: letters, digits and ._@- only, at most 64, first a letter or digit")
+            text = item
+            if item.tag == _TAG + "map":
+                fields = self._mapping(item, f"key {name}", _KEY)
+                if "key" not in fields:
+                    raise self._error(item, f"key {name} has no `key: ed25519:...`")
+                text = fields["key"]
+                first = self._integer(fields["from"], "from", 0) if "from" in fields else 0
+                until = self._integer(fields["until"], "until", first + 1) if "until" in fields else None
+                spans[name] = Span(first, until)
+            try:
+                key = PublicKey.parse(self._text(text, f"key {name}"))
+            except PublicKeyError as error:
+                raise self._error(text, f"key {name}: {error}") from error
+            if key in keys.values():
+                twin = next(other for other in keys if keys[other] == key)
+                raise self._error(item, f"{twin} and {name} are the same key, which would count twice")
+            keys[name] = key
+        return keys, spans
+
+    def _rule(self, node: Node, known: Mapping[str, PublicKey]) -> Rule:
+        fields = self._mapping(node, "a rule", _RULE)
+        if "keys" not in fields:
+            raise self._error(node, "a rule names its keys")
+        names = self._texts(fields["keys"], "the keys of a rule")
+        for number, name in enumerate(names):
+            if name not in known:
+                raise self._error(fields["keys"], f"no key is named {name!r} in this policy{_nearest(name, known)}")
+            if name in names[:number]:
+                raise self._error(fields["keys"], f"{name} is named twice in one rule; different keys are counted, each once")
+        threshold = self._integer(fields["threshold"], "threshold", 1) if "threshold" in fields else 1
+        if threshold > len(names):
+            raise self._error(fields["threshold"], f"threshold {threshold} of {len(names)} keys can never be met")
+        stages, artifacts, predicates = (
+            self._texts(fields[name], name) if name in fields else None for name in ("stages", "artifacts", "predicates")
+        )
+        return Rule(names, threshold, stages or ("*",), artifacts or ("*",), predicates, node.start_mark.line + 1)
+
+    def _mapping(self, node: Node, what: str, known: tuple[str, ...] | None) -> dict[str, Node]:
+        """The items of a mapping; unknown keys are refused when the known ones are given."""
+        if node.tag != _TAG + "map":
+            raise self._error(node, f"{what} is a mapping (name: value); got {_kind(node)}")
+        items: dict[str, Node] = {}
+        for key, value in node.value:
+            name = self._text(key, f"a name in {what}")
+            if name in items:
+                raise self._error(key, f"{name!r} is given twice in {what}")
+            if known is not None and name not in known:
+                raise self._error(key, f"unknown {name!r} in {what}{_nearest(name, known)}; known: {', '.join(known)}")
+            items[name] = value
+        return items
+
+    def _list(self, node: Node, what: str) -> list[Node]:
+        if node.tag != _TAG + "seq":
+            raise self._error(node, f"{what} is a list; got {_kind(node)}")
+        return cast("list[Node]", node.value)
+
+    def _texts(self, node: Node, what: str) -> tuple[str, ...]:
+        texts = tuple(self._text(item, f"an item of {what}") for item in self._list(node, what))
+        if not texts or "" in texts:
+            raise self._error(node, f"{what}: an empty list or an empty text would match nothing; leave it out or fill it")
+        return texts
+
+    def _text(self, node: Node, what: str) -> str:
+        if node.tag != _TAG + "str":
+            raise self._error(node, f"{what} is text; got {_kind(node)} (put it in quotes if it is meant as text)")
+        return cast("str", node.value)
+
+    def _integer(self, node: Node, what: str, least: int) -> int:
+        text = node.value if node.tag == _TAG + "int" else ""
+        if not text.isascii() or not text.isdigit() or str(int(text[:16])) != text or int(text) < least:
+            raise self._error(node, f"{what} is a whole number from {least}, in plain decimal digits; got {_kind(node)}")
+        return int(text)
+
+    def _error(self, node: Node, problem: str) -> PolicyError:
+        return PolicyError(self._source, problem, node.start_mark.line + 1)
+
+
+def _kind(node: Node) -> str:
+    return (
+        repr(node.value)
+        if isinstance(node.value, str)
+        else {"map": "a mapping", "seq": "a list"}.get(node.tag.removeprefix(_TAG), node.tag)
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
