@@ -1,0 +1,529 @@
+"""The log: numbered, signed entries in git; append, look up, walk, prove.
+
+One entry is one commit with one parent; its tree holds the signed envelope and a checkpoint over all envelopes so far, its own included.
+Appending is done in groups under one file lock, objects first and the ref last, so a killed writer leaves unreachable objects at most.
+
+What a reader gets from here was read from git by id, and its number is proven by a Merkle proof against the newest checkpoint; whether
+anybody trusted said it is for `ledger.lookup` and `ledger.verify` to find out. The newest checkpoint that this user signed or verified
+is remembered outside the ledger: a log that is not an extension of it is refused (`RewrittenError`).
+
+A `Log` is for one thread; any number of processes may use one ledger.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ledger import dsse, note, predicates, sshsig
+from ledger.errors import LogError, ProofError, RewrittenError, VerificationError
+from ledger.git import CHECKPOINT, ENVELOPE, Repository, object_id, signed_commit, tree_bytes, unsigned_commit
+from ledger.index import Added, Index, facts
+from ledger.keys import Signer
+from ledger.note import Checkpoint
+from ledger.statement import Statement
+from ledger.tlog import Frontier, leaf_hash, verify_consistency, verify_inclusion
+from store.digest import Digest
+
+Clock = Callable[[], float]
+
+REPOSITORY, INDEX, LOCK = "log.git", "index.sqlite", "log.lock"
+"""Where the log lives in the folder of a ledger."""
+
+MAIL = "ledger@localhost"
+"""The mail address of every commit, and the principal in `allowed_signers`."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry as git holds it.
+
+    Attributes:
+        number: its place in the log, from 0.
+        commit: id of its commit.
+        envelope: the DSSE envelope, byte for byte.
+        checkpoint: the signed note that was made with it.
+        message: the readable line. when: the commit's time in Unix seconds; whoever signed may have written any time.
+    """
+
+    number: int
+    commit: str
+    envelope: bytes
+    checkpoint: bytes
+    message: str = ""
+    when: int = 0
+
+    @cached_property
+    def statement(self) -> Statement:
+        """What the entry says. Nothing is verified here.
+
+        Raises:
+            EnvelopeError, StatementError: it says nothing that can be read.
+        """
+        return Statement.parse(dsse.Envelope.parse(self.envelope).payload)
+
+    @cached_property
+    def digest(self) -> Digest:
+        """SHA-256 of the envelope's bytes."""
+        return Digest.of(self.envelope)
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionProof:
+    """That an envelope is entry `number` of the log of `size` entries that `checkpoint` signs; see RFC 6962 2.1.1."""
+
+    number: int
+    size: int
+    hashes: tuple[bytes, ...]
+    checkpoint: bytes
+
+
+class Memory:
+    """The last accepted checkpoint of every log, kept outside the ledgers so that whoever rewrites one cannot rewrite this.
+
+    `checkpoints/<sha256 of the origin>` holds the signed note, `places/<sha256 of the folder>` the origin of the log in a folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    def default(cls) -> Memory:
+        """The user's own: `$XDG_STATE_HOME/ledger`, else `~/.local/state/ledger`."""
+        base = os.environ.get("XDG_STATE_HOME")
+        return cls((Path(base) if base else Path.home() / ".local/state") / "ledger")
+
+    def checkpoint(self, origin: str) -> bytes | None:
+        """The note that was last accepted for a log."""
+        return self._read(self._checkpoint_file(origin))
+
+    def accept(self, checkpoint: Checkpoint, signed: bytes) -> None:
+        """Remember a checkpoint that extends the remembered one; an older one than that changes nothing.
+
+        Raises:
+            LogError: it cannot be written.
+        """
+        known = self.checkpoint(checkpoint.origin)
+        if known is None or _parse_checkpoint(known).size < checkpoint.size:
+            self._write(self._checkpoint_file(checkpoint.origin), signed)
+
+    def origin_at(self, place: Path) -> str | None:
+        """The origin of the log that was accepted in a folder."""
+        data = self._read(self._place_file(place))
+        return None if data is None else data.decode()
+
+    def settle(self, place: Path, origin: str) -> None:
+        """Remember which log lives in a folder."""
+        if self.origin_at(place) != origin:
+            self._write(self._place_file(place), origin.encode())
+
+    def describe(self, place: Path, origin: str) -> str:
+        """The files that hold what is remembered, for a person who replaced a ledger on purpose."""
+        return f"{self._place_file(place)} and {self._checkpoint_file(origin)}"
+
+    def _checkpoint_file(self, origin: str) -> Path:
+        return self._folder / "checkpoints" / hashlib.sha256(origin.encode()).hexdigest()
+
+    def _place_file(self, place: Path) -> Path:
+        return self._folder / "places" / hashlib.sha256(os.fsencode(place.resolve())).hexdigest()
+
+    @staticmethod
+    def _read(file: Path) -> bytes | None:
+        try:
+            return file.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, file: Path, data: bytes) -> None:
+        aside = file.with_name(f".{file.name}.{secrets.token_hex(6)}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            aside.rename(file)
+        except OSError as error:
+            raise LogError(
+                f"cannot remember the newest checkpoint in {file.parent}: {error.strerror}. Without it a rollback of the ledger would go "
+                "unnoticed; point XDG_STATE_HOME at a folder that can be written"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The newest entry: its commit, its checkpoint as signed and as read."""
+
+    oid: str
+    signed: bytes
+    checkpoint: Checkpoint
+
+
+class Log:
+    """The log of one ledger folder. Make it with `create` or `open`."""
+
+    def __init__(self, folder: Path, *, signer: Signer | None, clock: Clock, memory: Memory) -> None:
+        self.folder = folder
+        self.repository = Repository(folder / REPOSITORY)
+        self.memory = memory
+        self._signer, self._clock = signer, clock
+        self._index = Index(folder / INDEX, self.repository)
+        self._seen: _Head | None = None
+        self._refresh()
+
+    @classmethod
+    def create(
+        cls, folder: Path, *, signer: Signer | None, origin: str | None = None, clock: Clock = time.time, memory: Memory | None = None
+    ) -> Log:
+        """Begin an empty log in a ledger folder.
+
+        `origin` is what its checkpoints call it; it must name one log only, so leave it out (then it is `ledger/` and 16 random hex digits).
+
+        Raises:
+            LogError: there is one already.
+        """
+        memory = memory or Memory.default()
+        folder.mkdir(parents=True, exist_ok=True)
+        name = origin or f"ledger/{secrets.token_hex(8)}"
+        Repository.create(folder / REPOSITORY, name)
+        memory.settle(folder, name)
+        return cls(folder, signer=signer, clock=clock, memory=memory)
+
+    @classmethod
+    def open(cls, folder: Path, *, signer: Signer | None = None, clock: Clock = time.time, memory: Memory | None = None) -> Log:
+        """Open the log of a ledger folder; without a signer it can only be read.
+
+        Raises:
+            LogError: there is none, or git cannot read it.
+            RewrittenError: it is not an extension of the log that was accepted here before.
+        """
+        return cls(folder, signer=signer, clock=clock, memory=memory or Memory.default())
+
+    def close(self) -> None:
+        """Give the index's file back."""
+        self._index.close()
+
+    # where the log stands
+
+    def _refresh(self) -> _Head | None:
+        """Read the ref; when it moved, bring the index along and check that nothing accepted before was lost."""
+        oid = self.repository.head()
+        if self._seen is not None and self._seen.oid == oid:
+            return self._seen
+        head = None
+        if oid is not None:
+            signed = self.repository.read_entry(oid).checkpoint
+            head = _Head(oid, signed, _parse_checkpoint(signed))
+        self._index.sync(oid)
+        self._check_extends(head)
+        self._seen = head
+        return head
+
+    def _check_extends(self, head: _Head | None) -> None:
+        origin = head.checkpoint.origin if head else self.repository.description
+        settled = self.memory.origin_at(self.folder)
+        expected = self.memory.checkpoint(settled or origin)
+        found = head.signed if head else b""
+        remembered = self.memory.describe(self.folder, settled or origin)
+        hint = (
+            "Restore the log from a copy, and keep both checkpoints as evidence. "
+            f"Only if you replaced this ledger yourself, delete {remembered}"
+        )
+        if settled is not None and settled != origin:
+            raise RewrittenError(
+                f"{self.folder} holds the log {origin!r}; the log accepted there before is {settled!r}. {hint}",
+                accepted=expected or b"",
+                found=found,
+            )
+        if expected is None:
+            return
+        accepted = _parse_checkpoint(expected)
+        size = head.checkpoint.size if head else 0
+        if accepted.size > size:
+            raise RewrittenError(
+                f"the log in {self.folder} was rolled back: it has {size} entries, {accepted.size} were accepted before. {hint}",
+                accepted=expected,
+                found=found,
+            )
+        if head is None:
+            return
+        try:
+            self._proven(lambda: self._prove_extension(accepted, head.checkpoint))
+        except LogError as error:
+            raise RewrittenError(
+                f"the log in {self.folder} was rewritten: its {size} entries do not begin with the {accepted.size} that were accepted "
+                f"before ({error}). {hint}",
+                accepted=expected,
+                found=found,
+            ) from error
+
+    def _prove_extension(self, old: Checkpoint, new: Checkpoint) -> None:
+        verify_consistency(old.size, old.root, new.size, new.root, self._index.consistency_path(old.size, new.size))
+
+    def _proven(self, prove: Callable[[], None]) -> None:
+        """Run a proof on what the index says; when it fails, once more on an index that was just read from git."""
+        try:
+            return prove()
+        except (ProofError, LogError):
+            self._index.rebuild()
+        try:
+            prove()
+        except ProofError as error:
+            raise LogError(str(error)) from error
+
+    @property
+    def head(self) -> str | None:
+        """The newest commit."""
+        head = self._refresh()
+        return head.oid if head else None
+
+    @property
+    def size(self) -> int:
+        """How many entries there are."""
+        head = self._refresh()
+        return head.checkpoint.size if head else 0
+
+    @property
+    def origin(self) -> str:
+        """What the checkpoints call this log."""
+        head = self._refresh()
+        return head.checkpoint.origin if head else self.repository.description
+
+    @property
+    def checkpoint(self) -> bytes | None:
+        """The newest signed checkpoint; None while there is no entry."""
+        head = self._refresh()
+        return head.signed if head else None
+
+    # reading
+
+    def entry(self, number: int) -> Entry:
+        """Entry `number`, from 0.
+
+        Raises:
+            LogError: there is no such entry, or git does not hold it as the checkpoint says.
+        """
+        size = self.size
+        if not 0 <= number < size:
+            raise LogError(f"there is no entry {number}; the log has {size}")
+        found: list[Entry] = []
+
+        def read() -> None:
+            places = self._index.range(number, number + 1)
+            if not places:
+                raise LogError(f"the index does not know entry {number}")
+            found.append(self._read(*places[0]))
+
+        self._proven(read)
+        return found[0]
+
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
+        """Entries in the order of the log, `stop` not included."""
+        end = self.size if stop is None else min(stop, self.size)
+        for number in range(start, end):
+            yield self.entry(number)
+
+    def lookup(self, key: Digest) -> list[Entry]:
+        """The entries that claim to be runs of an action, oldest first. Nothing about them is verified but their place in the log."""
+        return self._find(lambda: self._index.by_key(key))
+
+    def by_subject(self, digest: Digest) -> list[Entry]:
+        """The entries that say something about an object, oldest first. Nothing about them is verified but their place in the log."""
+        return self._find(lambda: self._index.by_subject(digest))
+
+    def by_material(self, digest: Digest) -> list[Entry]:
+        """The entries of actions that took an object as an input, oldest first; as in `by_subject`."""
+        return self._find(lambda: self._index.by_material(digest))
+
+    def keys(self) -> list[tuple[int, Digest]]:
+        """(number, key) of every action, as the index has it; for search, not for trust."""
+        size = self.size
+        return [(number, key) for number, key, _ in self._index.actions() if number < size]
+
+    def _find(self, places: Callable[[], list[tuple[int, str]]]) -> list[Entry]:
+        size = self.size
+        found: list[Entry] = []
+
+        def read() -> None:
+            found[:] = [self._read(number, oid) for number, oid in places() if number < size]
+
+        self._proven(read)
+        return found
+
+    def _read(self, number: int, oid: str) -> Entry:
+        """An entry from git, its number proven by the newest checkpoint.
+
+        Raises:
+            LogError, ProofError: the index sent us to the wrong place, or git is damaged.
+        """
+        head = self._seen
+        if head is None:
+            raise LogError("the log is empty")
+        raw = self.repository.read_entry(oid)
+        tree = head.checkpoint
+        verify_inclusion(leaf_hash(raw.envelope), number, tree.size, self._index.inclusion_path(number, tree.size), tree.root)
+        return Entry(number, oid, raw.envelope, raw.checkpoint, raw.commit.message.rstrip("\n"), _when(raw.commit.committer))
+
+    def inclusion_proof(self, number: int) -> InclusionProof:
+        """The proof that entry `number` is in the log of the newest checkpoint.
+
+        Raises:
+            LogError: there is no such entry.
+        """
+        entry = self.entry(number)
+        head = self._seen
+        if head is None:
+            raise LogError("the log is empty")
+        hashes = tuple(self._index.inclusion_path(number, head.checkpoint.size))
+        verify_inclusion(leaf_hash(entry.envelope), number, head.checkpoint.size, hashes, head.checkpoint.root)
+        return InclusionProof(number, head.checkpoint.size, hashes, head.signed)
+
+    def indexed(self) -> list[tuple[int, str, Digest | None]]:
+        """(number, commit id, key) of all that the index holds, for `ledger.verify` to compare with git."""
+        self._refresh()
+        return self._index.contents()
+
+    # writing
+
+    def append(self, payloads: Sequence[bytes], lines: Sequence[str]) -> list[Entry]:
+        """Sign statements and add them as one group: all of them, in this order and next to each other, or none.
+
+        `payloads` are statements as canonical JSON (`ledger.statement.make`), `lines` what `git log` shows for each. On return they are durable.
+
+        Raises:
+            StatementError: a payload is no statement, or a run whose action cannot be recomputed from it; nothing was recorded.
+            LogError: the log cannot be written.
+        """
+        if len(payloads) != len(lines):
+            raise LogError(f"{len(payloads)} statements and {len(lines)} lines to describe them")
+        signer = self._writer()
+        for payload in payloads:
+            statement = Statement.parse(payload)
+            if statement.predicate_type == predicates.RUN:
+                predicates.action_of(statement)
+        return self._append([(dsse.sign(payload, signer), line) for payload, line in zip(payloads, lines, strict=True)])
+
+    def append_foreign(self, envelopes: Sequence[bytes]) -> list[Entry]:
+        """Add envelopes that others signed, byte for byte as received; those that are in the log already are passed over.
+
+        Whether they count is each reader's policy.
+
+        Raises:
+            EnvelopeError, StatementError: one of them is not an envelope around a statement; nothing was recorded.
+        """
+        group: dict[bytes, str] = {}
+        for envelope in envelopes:
+            statement = Statement.parse(dsse.Envelope.parse(envelope).payload)
+            about = next(iter(sorted(statement.subjects.items())), None)
+            if about is None or all(known.envelope != envelope for known in self.by_subject(about[1])):
+                names = ", ".join(sorted(statement.subjects))
+                group[envelope] = f"received: {statement.predicate_type} about {names}"
+        return self._append(list(group.items()))
+
+    def _writer(self) -> Signer:
+        if self._signer is None:
+            raise LogError("this log was opened without a key; appending needs one")
+        return self._signer
+
+    def _append(self, group: Sequence[tuple[bytes, str]]) -> list[Entry]:
+        if not group:
+            return []
+        signer = self._writer()
+        messages = [_one_line(line) for _, line in group]
+        with self._locked():
+            old = self._refresh()
+            origin, frontier = self._standing(old)
+            tip = old.oid if old else None
+            seconds = int(self._clock())
+            who = f"{_person(signer.name)} <{MAIL}> {seconds} +0000"
+            objects: list[tuple[str, bytes]] = []
+            entries: list[Entry] = []
+            added: list[Added] = []
+            for (envelope, _), message in zip(group, messages, strict=True):
+                leaf = leaf_hash(envelope)
+                frontier = frontier.append(leaf)
+                checkpoint = Checkpoint(origin, frontier.size, frontier.root)
+                signed = note.sign_checkpoint(checkpoint, signer)
+                files = {ENVELOPE: object_id("blob", envelope), CHECKPOINT: object_id("blob", signed)}
+                tree = tree_bytes(files)
+                unsigned = unsigned_commit(object_id("tree", tree), tip, who, message)
+                commit = signed_commit(unsigned, sshsig.sign(unsigned, signer, "git"))
+                tip = object_id("commit", commit)
+                objects += [("blob", envelope), ("blob", signed), ("tree", tree), ("commit", commit)]
+                entries.append(Entry(frontier.size - 1, tip, envelope, signed, message, seconds))
+                added.append(Added(tip, leaf, facts(envelope)))
+            head = _Head(entries[-1].commit, signed, checkpoint)
+            self.repository.write(objects)
+            self.repository.advance(old.oid if old else None, head.oid)
+            self._index.extend(old.oid if old else None, added)
+            self.memory.accept(checkpoint, signed)
+            self._seen = head
+        return entries
+
+    def _standing(self, head: _Head | None) -> tuple[str, Frontier]:
+        """The origin and frontier to append to; the frontier is the one whose root the newest checkpoint states."""
+        if head is None:
+            if not self.repository.description:
+                raise LogError(f"{self.repository.path} is empty and does not say which log it is; make a new ledger")
+            return self.repository.description, Frontier()
+        found: list[Frontier] = []
+
+        def check() -> None:
+            frontier = self._index.frontier(head.checkpoint.size)
+            if frontier.root != head.checkpoint.root:
+                raise LogError(
+                    f"the newest checkpoint states root {head.checkpoint.root.hex()[:12]} for {frontier.size} entries, but the entries "
+                    f"in git give {frontier.root.hex()[:12]}. Nothing was recorded; run `ledger verify`"
+                )
+            found.append(frontier)
+
+        self._proven(check)
+        return head.checkpoint.origin, found[0]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise LogError(f"cannot write to {self.folder}: {error.strerror}. Nothing was recorded") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the kernel frees it when this process dies
+            yield
+        except OSError as error:
+            raise LogError(f"cannot append to {self.folder}: {error.strerror}. Nothing was recorded") from error
+        finally:
+            os.close(descriptor)
+
+
+def _parse_checkpoint(signed: bytes) -> Checkpoint:
+    try:
+        return note.parse_note(signed).checkpoint
+    except VerificationError as error:
+        raise LogError(f"checkpoint cannot be read: {error}") from error
+
+
+def _one_line(line: str) -> str:
+    """A commit message: one line of printable text; anything else is written as an escape."""
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in line).strip()
+    if not text:
+        raise LogError("an entry needs a line that says what it is")
+    return text
+
+
+def _person(name: str) -> str:
+    """A name as git accepts it in an identity."""
+    text = "".join(char for char in name if char.isprintable() and char not in "<>").strip(" .,:;\"'\\")
+    return text or "ledger"
+
+
+def _when(committer: str) -> int:
+    fields = committer.rsplit(" ", 2)
+    return int(fields[1]) if len(fields) == 3 and fields[1].isdigit() else 0

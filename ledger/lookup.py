@@ -1,0 +1,176 @@
+"""Is this action done? The question behind resume, dedup and provenance, answered only by entries that prove themselves.
+
+An entry counts after its envelope's signatures were checked against the policy's keys, its key was recomputed from the statement, and the
+policy accepted it at its place in the log. No other cache does that. What does not count is passed over, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ledger import dsse, predicates
+from ledger.errors import ContradictionError, StatementError, UntrustedError, VerificationError
+from ledger.log import Entry
+from ledger.policy import Policy
+from ledger.statement import Statement
+from store.actions import Action
+from store.digest import Digest
+
+
+class Entries(Protocol):
+    """Where entries are looked up: a `ledger.log.Log`, or anything that gives candidates."""
+
+    def lookup(self, key: Digest, /) -> list[Entry]:
+        """Entries that claim to be runs of the action."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """A statement that was accepted: its entry, what it says, and whose keys made it count."""
+
+    entry: Entry
+    statement: Statement
+    signers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An entry that did not count, and why."""
+
+    entry: Entry
+    reason: VerificationError
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A finished action.
+
+    Attributes:
+        entry: the oldest entry that counts.
+        action: recomputed from its statement.
+        outputs: name -> digest.
+        signers: names, in the policy, of all keys that vouch for these outputs, over all entries that count; sorted.
+        statement: of `entry`.
+        corroborating: the other entries that count; they say the same.
+        ignored: entries of this key that do not count.
+        environment_digest: of the environment that `entry` was made in, for E stages.
+    """
+
+    entry: Entry
+    action: Action
+    outputs: Mapping[str, Digest]
+    signers: tuple[str, ...]
+    statement: Statement
+    corroborating: tuple[Entry, ...] = ()
+    ignored: tuple[Ignored, ...] = field(default=(), compare=False)
+    environment_digest: Digest | None = None
+
+
+def accept(entry: Entry, policy: Policy) -> Trusted:
+    """Check one entry's envelope against a policy; the number is the entry's, so a key counts only where it may.
+
+    Raises:
+        SignatureError, StatementError, UntrustedError: it does not count; says why.
+    """
+    envelope = dsse.Envelope.parse(entry.envelope)
+    signed = dsse.verify(envelope, policy.keys.values())
+    statement = Statement.parse(envelope.payload)
+    return Trusted(entry, statement, policy.judge(statement, signed, position=entry.number))
+
+
+def sift(entries: Iterable[Entry], policy: Policy) -> tuple[list[Trusted], list[Ignored]]:
+    """Split entries into those that count and those that do not."""
+    trusted: list[Trusted] = []
+    ignored: list[Ignored] = []
+    for entry in entries:
+        try:
+            trusted.append(accept(entry, policy))
+        except VerificationError as reason:
+            ignored.append(Ignored(entry, reason))
+    return trusted, ignored
+
+
+def find(log: Entries, policy: Policy, action: Action, *, environment_digest: Digest | None = None) -> Hit | None:
+    """The trusted result of an action, or None when it has to be done.
+
+    `environment_digest` is where the asker would run it. When the policy says `environment: same`, results of E stages from other
+    environments are no hits; without a digest, none of them are.
+
+    Raises:
+        ContradictionError: trusted entries give different outputs; names them all. For an E stage that holds within one environment:
+            results of different environments may differ (see design), and the one of the asker's environment wins.
+    """
+    entries = log.lookup(action.key)
+    if not entries:
+        return None
+    trusted, ignored = sift(entries, policy)
+    counting: list[tuple[Trusted, Action, Digest | None]] = []
+    for one in trusted:
+        try:
+            found, environment = _read(one.statement, action)
+        except VerificationError as reason:
+            ignored.append(Ignored(one.entry, reason))
+            continue
+        if policy.environment == "same" and environment is not None and environment != environment_digest:
+            elsewhere = UntrustedError(f"entry {one.entry.number} was made in environment {environment.short}; the policy demands the same")
+            ignored.append(Ignored(one.entry, elsewhere))
+            continue
+        counting.append((one, found, environment))
+    here = [one for one in counting if one[2] is not None and one[2] == environment_digest]
+    refuse_contradiction(action, [(one, environment) for one, _, environment in counting])
+    if not counting:
+        return None
+    first, found, environment = (here or counting)[0]
+    same = [one for one, _, _ in counting if one.statement.subjects == first.statement.subjects]
+    return Hit(
+        entry=first.entry,
+        action=found,
+        outputs=first.statement.subjects,
+        signers=tuple(sorted({name for one in same for name in one.signers})),
+        statement=first.statement,
+        corroborating=tuple(one.entry for one in same if one is not first),
+        ignored=tuple(ignored),
+        environment_digest=environment,
+    )
+
+
+def _read(statement: Statement, action: Action) -> tuple[Action, Digest | None]:
+    found = predicates.action_of(statement)
+    if found.key != action.key:
+        raise StatementError(f"the statement is about action {found.key.short}; expected {action.key.short}. The index is wrong; delete it")
+    return found, predicates.environment_of(statement)[1]
+
+
+def refuse_contradiction(action: Action, claims: Sequence[tuple[Trusted, Digest | None]]) -> None:
+    """Compare what trusted entries say about one action, each with its environment (None for P stages).
+
+    Raises:
+        ContradictionError: two of the same environment give different outputs.
+    """
+    first: dict[Digest | None, Trusted] = {}
+    for one, environment in claims:
+        other = first.setdefault(environment, one)
+        if dict(other.statement.subjects) != dict(one.statement.subjects):
+            claims_by = {_who(item): {name: str(digest) for name, digest in item.statement.subjects.items()} for item in (other, one)}
+            differing = sorted(
+                name
+                for name in {*other.statement.subjects, *one.statement.subjects}
+                if other.statement.subjects.get(name) != one.statement.subjects.get(name)
+            )
+            raise ContradictionError(
+                f"{action.stage} (action {action.key.short}) has two trusted results that differ in {', '.join(differing)}: "
+                + "; ".join(f"{_who(item)} says {_outputs(item, differing)}" for item in (other, one))
+                + ". One of them is wrong or the stage is not reproducible; take away trust in one key, or use `ledger why`",
+                claims=claims_by,
+            )
+
+
+def _who(one: Trusted) -> str:
+    return f"entry {one.entry.number} by {' and '.join(one.signers)}"
+
+
+def _outputs(one: Trusted, names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {one.statement.subjects[name].short if name in one.statement.subjects else 'nothing'}" for name in names)
