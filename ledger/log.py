@@ -185,7 +185,7 @@ class Log:
     ) -> Log:
         """Begin an empty log in a ledger folder.
 
-        `origin` is what its checkpoints call it; it must name one log only, so leave it out (then it is `ledger/` and 16 random hex digits).
+        `origin` is what its checkpoints call it; it must name one log only, so leave it out (`ledger/` and 16 random hex digits).
 
         Raises:
             LogError: there is one already.
@@ -396,7 +396,8 @@ class Log:
     def append(self, payloads: Sequence[bytes], lines: Sequence[str]) -> list[Entry]:
         """Sign statements and add them as one group: all of them, in this order and next to each other, or none.
 
-        `payloads` are statements as canonical JSON (`ledger.statement.make`), `lines` what `git log` shows for each. On return they are durable.
+        `payloads` are statements as canonical JSON (`ledger.statement.make`), `lines` what `git log` shows for each. On return they are
+        durable.
 
         Raises:
             StatementError: a payload is no statement, or a run whose action cannot be recomputed from it; nothing was recorded.

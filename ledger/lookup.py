@@ -54,7 +54,7 @@ class Hit:
         outputs: name -> digest.
         signers: names, in the policy, of all keys that vouch for these outputs, over all entries that count; sorted.
         statement: of `entry`.
-        corroborating: the other entries that count; they say the same.
+        corroborating: the other entries that count and say the same. elsewhere: those of other environments that say something else.
         ignored: entries of this key that do not count.
         environment_digest: of the environment that `entry` was made in, for E stages.
     """
@@ -65,6 +65,7 @@ class Hit:
     signers: tuple[str, ...]
     statement: Statement
     corroborating: tuple[Entry, ...] = ()
+    elsewhere: tuple[Entry, ...] = ()
     ignored: tuple[Ignored, ...] = field(default=(), compare=False)
     environment_digest: Digest | None = None
 
@@ -96,16 +97,17 @@ def sift(entries: Iterable[Entry], policy: Policy) -> tuple[list[Trusted], list[
 def find(log: Entries, policy: Policy, action: Action, *, environment_digest: Digest | None = None) -> Hit | None:
     """The trusted result of an action, or None when it has to be done.
 
-    `environment_digest` is where the asker would run it. When the policy says `environment: same`, results of E stages from other
-    environments are no hits; without a digest, none of them are.
+    With `environment_digest`, results of E stages from other environments are no hits. When the policy says `environment: same`, that is
+    so without it too: then no result of an E stage is a hit.
 
     Raises:
-        ContradictionError: trusted entries give different outputs; names them all. For an E stage that holds within one environment:
-            results of different environments may differ (see design), and the one of the asker's environment wins.
+        ContradictionError: trusted entries give different outputs. For an E stage that holds within one environment: results of different
+            environments may differ, the oldest is taken and the others are in `Hit.elsewhere`.
     """
     entries = log.lookup(action.key)
     if not entries:
         return None
+    demanded = environment_digest is not None or policy.environment == "same"
     trusted, ignored = sift(entries, policy)
     counting: list[tuple[Trusted, Action, Digest | None]] = []
     for one in trusted:
@@ -114,17 +116,16 @@ def find(log: Entries, policy: Policy, action: Action, *, environment_digest: Di
         except VerificationError as reason:
             ignored.append(Ignored(one.entry, reason))
             continue
-        if policy.environment == "same" and environment is not None and environment != environment_digest:
-            elsewhere = UntrustedError(f"entry {one.entry.number} was made in environment {environment.short}; the policy demands the same")
-            ignored.append(Ignored(one.entry, elsewhere))
+        if demanded and environment is not None and environment != environment_digest:
+            foreign = UntrustedError(f"entry {one.entry.number} was made in environment {environment.short}; only the same one counts here")
+            ignored.append(Ignored(one.entry, foreign))
             continue
         counting.append((one, found, environment))
-    here = [one for one in counting if one[2] is not None and one[2] == environment_digest]
     refuse_contradiction(action, [(one, environment) for one, _, environment in counting])
     if not counting:
         return None
-    first, found, environment = (here or counting)[0]
-    same = [one for one, _, _ in counting if one.statement.subjects == first.statement.subjects]
+    first, found, environment = counting[0]
+    same = [one for one, _, _ in counting if dict(one.statement.subjects) == dict(first.statement.subjects)]
     return Hit(
         entry=first.entry,
         action=found,
@@ -132,6 +133,7 @@ def find(log: Entries, policy: Policy, action: Action, *, environment_digest: Di
         signers=tuple(sorted({name for one in same for name in one.signers})),
         statement=first.statement,
         corroborating=tuple(one.entry for one in same if one is not first),
+        elsewhere=tuple(one.entry for one, _, _ in counting if one not in same),
         ignored=tuple(ignored),
         environment_digest=environment,
     )
