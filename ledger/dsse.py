@@ -1,8 +1,8 @@
 """The DSSE envelope: payload bytes, their type, and signatures over both with their lengths.
 
-What is signed is the PAE, `DSSEv1 SP len(type) SP type SP len(body) SP body` with lengths in bytes, so no byte can move from one field to
-another. A keyid is a hint that says which key to try first; it proves nothing. Read the payload from the envelope that was verified, and only
-after `verify`; the envelope's own bytes are kept as they came (`raw`), because they are a leaf of the log's Merkle tree.
+What is signed is the PAE, `DSSEv1 SP len(type) SP type SP len(body) SP body` with lengths in bytes, so no byte can move from one
+field to another. A keyid is a hint that says which key to try first; it proves nothing. Read the payload from the envelope that was
+verified, and only after `verify`; the envelope's own bytes are kept as they came (`raw`), because they are a leaf of the log's Merkle tree.
 
 >>> pae("http://example.com/HelloWorld", b"hello world")
 b'DSSEv1 29 http://example.com/HelloWorld 11 hello world'
@@ -105,9 +105,7 @@ def sign(payload: bytes, signer: Signer, *, payload_type: str = PAYLOAD_TYPE) ->
         }
     )
     if len(envelope) > MAX_ENVELOPE_BYTES:
-        raise EnvelopeError(
-            f"a statement of {len(payload)} bytes does not fit an envelope ({MAX_ENVELOPE_BYTES} bytes); make byproducts smaller"
-        )
+        raise EnvelopeError(f"a statement of {len(payload)} bytes fits no envelope ({MAX_ENVELOPE_BYTES} bytes); make byproducts smaller")
     return envelope
 
 

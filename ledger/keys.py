@@ -17,7 +17,6 @@ from __future__ import annotations
 import binascii
 import os
 import re
-import secrets
 import stat
 import struct
 from base64 import b64decode, b64encode
@@ -205,10 +204,13 @@ class KeyStore:
         encryption = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
         data = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, encryption)
         signer = Ed25519Signer(name, private)
+        public_path = path.with_name(f"{name}.pub")
+        if public_path.exists():
+            raise KeyFileError(path, f"{public_path.name} is there already, a key of that name may be elsewhere; choose another name")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write_new(path, data, 0o600)
-            _write_new(path.with_name(f"{name}.pub"), f"{ssh_public_line(signer.public)} {name}\n".encode(), 0o644)
+            _write_new(public_path, f"{ssh_public_line(signer.public)} {name}\n".encode(), 0o644)
         except FileExistsError as error:
             raise KeyFileError(path, f"a key named {name!r} exists already; choose another name, keys are never replaced") from error
         except OSError as error:
@@ -263,18 +265,6 @@ class KeyStore:
             raise KeyFileError(path, f"the file names the public key {public.short} but holds the private key of {signer.public.short}")
         return signer
 
-    def only(self) -> str:
-        """The name of the one key that is here.
-
-        Raises:
-            KeyFileError: there is none, or there are several to choose from.
-        """
-        names = [name for name, _, _ in self.list()]
-        if len(names) != 1:
-            problem = f"several keys ({', '.join(names)}); name one" if names else "no key here; make one with `ledger key new NAME`"
-            raise KeyFileError(self.folder, problem)
-        return names[0]
-
     def _path(self, name: str) -> Path:
         if not NAME.match(name):
             raise KeyFileError(
@@ -292,7 +282,7 @@ class KeyStore:
                 return file.read(1 << 20)
         except FileNotFoundError as error:
             raise KeyFileError(
-                path, f"no key named {name!r}; `ledger key` lists what is there, `ledger key new {name}` makes it"
+                path, f"no key named {name!r}; `ledger key list` says what is there, `ledger key new {name}` makes it"
             ) from error
         except OSError as error:
             raise KeyFileError(path, f"cannot read the key: {error.strerror}") from error
@@ -387,7 +377,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
     Raises:
         FileExistsError: it existed; it is left as it was.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    aside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,7 +1,8 @@
 """Checkpoints: the size and root of a log, as a text that a person can read, signed.
 
-A signed note is text, an empty line, and signature lines `— <name> <base64 of 4-byte key hash and signature>`. A checkpoint is a note whose
-text is three lines: origin, decimal size, base64 root. The log's own signature carries the origin as its name; other lines (witnesses) may follow and are passed over.
+A signed note is text, an empty line, and signature lines `— <name> <base64 of 4-byte key hash and signature>`. A checkpoint is a
+note whose text is three lines: origin, decimal size, base64 root. The log's own signature carries the origin as its name; other lines
+(witnesses) may follow and are passed over.
 
 The same key also signs envelopes and commits. Those signed bytes start with `DSSEv1 ` and `SSHSIG`; a note starts with its origin, so an
 origin with either start is refused, and no bytes can be both.
@@ -138,8 +139,8 @@ def parse_note(data: bytes) -> Note:
     """Read a signed note.
 
     Raises:
-        NoteError: not UTF-8, control characters (carriage returns too), no empty line before the signatures, another dash, more or fewer lines than
-            that, base64 with spare bits, or a first line with which envelopes or ssh signatures start.
+        NoteError: not UTF-8, control characters (carriage returns too), no empty line before the signatures, another dash, other lines
+            than that, base64 with spare bits, or a first line with which envelopes or ssh signatures start.
     """
     if len(data) > MAX_NOTE_BYTES:
         raise NoteError(f"a note of {len(data)} bytes; at most {MAX_NOTE_BYTES} are read")
@@ -169,7 +170,7 @@ def verify_note(note: Note, keys: Iterable[PublicKey], *, name: str | None = Non
         name: the name on the signature line; None takes the note's first line, a checkpoint's origin.
 
     Raises:
-        SignatureError: none signed it; or a line that names one of the keys, by name and key hash, is not its signature, or stands there twice.
+        SignatureError: none signed it; or a line that names one of the keys, by name and key hash, is not its signature or comes twice.
     """
     name = note.text.partition("\n")[0] if name is None else name
     known = {key_hash(name, key): key for key in keys if key.algorithm == ED25519}
@@ -204,9 +205,7 @@ def _check_name(name: str, what: str) -> None:
     if not name or "+" in name or any(character.isspace() for character in name) or _has_control(name):
         raise NoteError(f"the {what} of a note is text without spaces and `+`; got {name!r}")
     if name.startswith(_RESERVED):
-        raise NoteError(
-            f"the {what} of a note must not start with {' or '.join(_RESERVED)}, with which other signed bytes start; got {name!r}"
-        )
+        raise NoteError(f"the {what} of a note must not start like other signed bytes ({', '.join(_RESERVED)}); got {name!r}")
 
 
 def _has_control(text: str) -> bool:

@@ -13,7 +13,6 @@ Format: docs/formats/policy.md.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -44,7 +43,8 @@ class Rule:
         threshold: how many different keys of these must have signed.
         stages: which stages' runs.
         artifacts: every subject must match one of these by its name or by its digest's text.
-        predicates: which predicate types. None: runs, and every other statement too when `stages` has `*`; a rule for single stages says nothing about claims.
+        predicates: which predicate types. None: runs, and every other statement too when `stages` has `*`; a rule for single stages
+            says nothing about claims.
         line: where it stands in the file.
     """
 
@@ -170,9 +170,9 @@ class Policy:
         }
         if trusted:
             return tuple(sorted(trusted))
+        about, who = self._about(statement, stage), self._who(signers, counting, position)
         raise UntrustedError(
-            f"{self._about(statement, stage)} is not trusted: {self._who(signers, counting, position)}; {self._missing(covering, counting, stage)}",
-            signers=(str(key) for key in signers),
+            f"{about} is not trusted: {who}; {self._missing(covering, counting, stage)}", signers=(str(key) for key in signers)
         )
 
     def _about(self, statement: Statement, stage: str | None) -> str:
@@ -220,7 +220,7 @@ _START = """\
 # Whom this reader trusts. The format is described in docs/formats/policy.md.
 version: 1
 
-# Names for public keys. `ledger key` shows yours. A key that was lost or retired keeps its past:
+# Names for public keys. `ledger key list` shows yours. A key that was lost or retired keeps its past:
 #   bob: {{key: "ed25519:...", from: 0, until: 1200}}   # counts up to entry 1199 of the log
 keys:
   {name}: "{public}"
@@ -276,7 +276,7 @@ class _Reader:
         if len(text) > MAX_POLICY_BYTES:
             raise PolicyError(self._source, f"a policy of {len(text)} characters; at most {MAX_POLICY_BYTES} are read")
         try:
-            node = cast("Node | None", yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+            node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except yaml.MarkedYAMLError as error:
             hint = ' (write "*" in quotes)' if "alias" in str(error.context) else ""
             raise PolicyError(
@@ -392,5 +392,7 @@ def _kind(node: Node) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,8 +1,8 @@
 """What our statements say: a stage ran, something was measured, a key's standing changed.
 
-A run is SLSA provenance v1. What decides its output, and nothing else, is in `buildType`, `externalParameters` and `resolvedDependencies`, so
-`action_of` can recompute the action, and with it the key, from the statement alone; it refuses a statement in which any of that is missing, given twice, or
-more than is understood.
+A run is SLSA provenance v1. What decides its output, and nothing else, is in `buildType`, `externalParameters` and
+`resolvedDependencies`, so `action_of` can recompute the action, and with it the key, from the statement alone; it refuses a statement in
+which any of that is missing, given twice, or more than is understood.
 
 Source: SLSA v1.0 provenance (https://slsa.dev/spec/v1.0/provenance); docs/predicates/.
 """
@@ -148,7 +148,7 @@ def environment_digest(environment: Mapping[str, Any]) -> Digest:
     Raises:
         StatementError: it holds a float, or something else that may not be signed.
     """
-    refuse_ambiguous(environment, "environment")
+    refuse_ambiguous(dict(environment), "environment")
     return Digest.of(canonical.dumps(dict(environment)))
 
 

@@ -122,32 +122,42 @@ def refuse_ambiguous(value: Any, where: str) -> None:
     Raises:
         StatementError: naming the place.
     """
-    todo: list[tuple[Any, str, int]] = [(value, where, 0)]
+    todo: list[tuple[Any, tuple[Any, ...], int]] = [(value, (where,), 0)]  # a place is (name, place of the parent): no text is made in vain
     while todo:
         item, place, depth = todo.pop()
         if depth > MAX_DEPTH:
-            raise StatementError(f"{place[:80]}.. is nested deeper than {MAX_DEPTH}")
+            raise StatementError(f"{_place(place)[:80]}.. is nested deeper than {MAX_DEPTH}")
         if item is None or isinstance(item, bool):
             continue
         if isinstance(item, str):
             try:
                 item.encode()
             except UnicodeEncodeError as error:
-                raise StatementError(f"{place} holds half of a surrogate pair") from error
+                raise StatementError(f"{_place(place)} holds half of a surrogate pair") from error
         elif isinstance(item, int):
             if abs(item) > MAX_INTEGER:
-                raise StatementError(f"{place} is an integer beyond 2**53 - 1, which readers round differently; write it as text")
+                raise StatementError(f"{_place(place)} is an integer beyond 2**53 - 1, which readers round differently; write it as text")
         elif isinstance(item, float):
-            raise StatementError(f"{place} is the float {item!r}; write it as decimal text")
-        elif isinstance(item, Mapping):
+            raise StatementError(f"{_place(place)} is the float {item!r}; write it as decimal text")
+        elif isinstance(item, dict):
             for key, inner in item.items():
                 if not isinstance(key, str):
-                    raise StatementError(f"{place} has the key {key!r}, which is not text")
-                todo += [(key, f"a key of {place}", depth), (inner, f"{place}.{key}", depth + 1)]
+                    raise StatementError(f"{_place(place)} has the key {key!r}, which is not text")
+                todo.append((key, ("(a key)", place), depth))
+                todo.append((inner, (key, place), depth + 1))
         elif isinstance(item, (list, tuple)):
-            todo += [(inner, f"{place}[{number}]", depth + 1) for number, inner in enumerate(item)]
+            todo += [(inner, (number, place), depth + 1) for number, inner in enumerate(item)]
         else:
-            raise StatementError(f"{place} is a {type(item).__name__}, which is not JSON")
+            raise StatementError(f"{_place(place)} is a {type(item).__name__}, which is not JSON")
+
+
+def _place(place: tuple[Any, ...]) -> str:
+    """`statement.predicate.x[3]`, escaped for messages."""
+    words: list[str] = []
+    while len(place) == 2:
+        words.append(f"[{place[0]}]" if isinstance(place[0], int) else "." + ascii(place[0])[1:-1])
+        place = place[1]
+    return str(place[0]) + "".join(reversed(words))
 
 
 def _subjects(value: Any) -> dict[str, Digest]:

@@ -20,7 +20,6 @@ Source: RFC 6962 section 2.1; the verifying algorithms are those of RFC 9162 sec
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -149,7 +148,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
         else:
             node = node_hash(node, sibling)
         position, last = position >> 1, last >> 1
-    if last or not hmac.compare_digest(node, root):
+    if last or node != root:
         raise ProofError(
             f"the inclusion proof of entry {index} leads to {node.hex()[:12]}, not to the root {root.hex()[:12]} of {size} entries"
         )
@@ -194,7 +193,7 @@ def verify_consistency(old_size: int, old_root: bytes, new_size: int, new_root: 
     what = f"a log of {new_size} entries (root {new_root.hex()[:12]}) extends one of {old_size} (root {old_root.hex()[:12]})"
     if old_size in (0, new_size):
         expected = EMPTY_ROOT if old_size == 0 else new_root
-        if proof or not hmac.compare_digest(old_root, expected) or (new_size == 0 and not hmac.compare_digest(new_root, EMPTY_ROOT)):
+        if proof or old_root != expected or (new_size == 0 and new_root != EMPTY_ROOT):
             raise ProofError(f"it is not proven that {what}")
         return
     path = list(proof)
@@ -216,7 +215,7 @@ def verify_consistency(old_size: int, old_root: bytes, new_size: int, new_root: 
         else:
             new = node_hash(new, sibling)
         position, last = position >> 1, last >> 1
-    if last or not hmac.compare_digest(old, old_root) or not hmac.compare_digest(new, new_root):
+    if last or old != old_root or new != new_root:
         raise ProofError(f"it is not proven that {what}")
 
 
