@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +50,24 @@ class Cas(Protocol):
         """Write a large object piece by piece; leaving the block without `finish` leaves nothing behind."""
         ...
 
-    def add_file(self, path: Path) -> Digest:
-        """Store a file that exists already: by reference where that is safe, else by copy. The file stays as it is."""
+    def add_file(self, path: Path, tick: Callable[[int], None] | None = None) -> Digest:
+        """Store a file that exists already: by reference where that is safe, else by copy. The file stays as it is.
+
+        `tick` is called with the bytes that were just read, from whatever thread reads.
+
+        Raises:
+            PathError: not a regular file. UnstableError: somebody wrote to it meanwhile. NotFoundError: nothing there.
+        """
         ...
 
     def splice(self, parts: Sequence[Part]) -> Digest:
         """Store the concatenation of ranges of other objects and literals without writing the ranges' bytes again.
 
         The name is the SHA-256 of the bytes that it stands for; reading it is like reading any other object.
+
+        Raises:
+            RangeError: a part reaches beyond its object.
+            NotFoundError, CorruptError: a part's object is not here, or damaged.
         """
         ...
 
@@ -99,4 +109,45 @@ class Cas(Protocol):
 
     def list(self) -> Iterator[Digest]:
         """Every object, in no order."""
+        ...
+
+    def place(self, digest: Digest, target: Path) -> None:
+        """Make `target`, which must not exist, a file with the object's bytes: by reference where a user of that file cannot harm the
+        store, else by copy. It is not yet durable.
+
+        Raises:
+            NotFoundError, CorruptError, UnwritableError.
+        """
+        ...
+
+
+class ManagedCas(Cas, Protocol):
+    """A store that can also be cleaned: what it keeps, in which form, at what cost."""
+
+    def delete(self, digest: Digest) -> None:
+        """Remove an object; other objects may need it (see `store.fsck.garbage`).
+
+        Raises:
+            NotFoundError.
+        """
+        ...
+
+    def stored_bytes(self, digest: Digest) -> int:
+        """Bytes that deleting it would free.
+
+        Raises:
+            NotFoundError.
+        """
+        ...
+
+    def is_splice(self, digest: Digest) -> bool:
+        """Whether it is kept as a list of parts."""
+        ...
+
+    def parts(self, digest: Digest) -> tuple[Part, ...]:
+        """The parts of a splice, in order; ranges point at plain blobs. Empty for an object that is no splice.
+
+        Raises:
+            NotFoundError. CorruptError: the recipe is damaged.
+        """
         ...
