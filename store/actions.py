@@ -4,7 +4,7 @@ The key of an action is the SHA-256 of its canonical JSON. Everything that this 
 Floating-point numbers do not occur: a spec writes them as decimal text, so no two programs can disagree about their form.
 
 >>> Action("expert-prune", 1, {"keep": 6}, {"model": Digest.of(b"m")}).key.short
-'sha256:0d5ee7ff77dc'
+'sha256:f9cc28a7bae8'
 """
 
 from __future__ import annotations

@@ -509,6 +509,25 @@ class LocalCas:
             return found.st_blocks * 512 if found.st_nlink == 1 else 0
         raise NotFoundError(digest)
 
+    def check(self, digest: Digest, *, splice: bool, full: bool) -> None:
+        """Compare a blob, or what a recipe stands for, with its name; without `full`, what is known by its stat is not read.
+
+        Raises:
+            CorruptError, NotFoundError (of a splice's source, too).
+        """
+        if not splice:
+            self._open_checked(self._name("objects", digest), digest, always_hash=full).close()
+        elif not full:
+            self._open_splice(digest).close()
+        elif (actual := self._hash_splice(self._recipe(digest)[0])) != digest:
+            raise CorruptError(digest, actual)
+
+    def leftovers(self) -> Iterator[Path]:
+        """Unfinished files of processes that died; the next writer removes them."""
+        for folder, fd in _dead(self.root / "tmp"):
+            os.close(fd)
+            yield from (folder / name for name in _listed(folder))
+
     def _holds(self, digest: Digest) -> bool:
         """Whether the object is here, durable, and known to be whole: nothing needs to be written. What is doubtful is written anew."""
         if self._trusted(self._name("objects", digest), digest):
@@ -536,11 +555,11 @@ class LocalCas:
     def _open_blob(self, digest: Digest) -> _CheckedFile:
         return self._open_checked(self._name("objects", digest), digest)
 
-    def _open_checked(self, name: Path, digest: Digest) -> _CheckedFile:
+    def _open_checked(self, name: Path, digest: Digest, *, always_hash: bool = False) -> _CheckedFile:
         """A file that hashes to the digest: known by its stat, or hashed now."""
         file = self._open_file(name, digest)
         try:
-            if self.stats.lookup(file.seen) == digest:
+            if not always_hash and self.stats.lookup(file.seen) == digest:
                 return file
             started_ns = time.time_ns()
             actual = files.hash_fd(file.fileno())
@@ -690,21 +709,26 @@ def _discard(folder: Path, lock: Path, held: tuple[int, ...], pid: int) -> None:
         os.close(fd)
 
 
-def _remove_dead(tmp: Path) -> None:
-    """Remove what killed processes left: their locks are free."""
+def _dead(tmp: Path) -> Iterator[tuple[Path, int]]:
+    """Scratch folders whose process is gone, each with a descriptor that holds its lock; the caller closes it."""
     for lock in tmp.glob("cas-*.lock"):
         try:
-            fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-            lock.unlink(missing_ok=True)
         except BlockingIOError:
-            continue
-        finally:
             os.close(fd)
+            continue
+        yield lock.with_suffix(""), fd
+
+
+def _remove_dead(tmp: Path) -> None:
+    for folder, fd in _dead(tmp):
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(f"{folder}.lock").unlink(missing_ok=True)
+        os.close(fd)
 
 
 def _listed(folder: Path) -> Sequence[str]:

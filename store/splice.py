@@ -4,7 +4,7 @@ The recipe is canonical JSON, `{"parts":[...],"size":n,"type":"splice/v1"}`; a p
 docs/formats/store.md has it byte for byte.
 
 >>> Recipe.of([b"ab", b"", b"c", Range(Digest.of(b"x" * 9), 2, 3), Range(Digest.of(b"x" * 9), 5, 1)]).to_bytes().decode()[:64]
-'{"parts":[{"base64":"YWJj"},{"digest":"sha256:cd9645cfe6922bf7f48'
+'{"parts":[{"base64":"YWJj"},{"digest":"sha256:a73add1aecea03a894'
 """
 
 from __future__ import annotations

@@ -219,17 +219,24 @@ def is_tree(cas: Cas, digest: Digest) -> bool:
     Raises:
         NotFoundError, CorruptError.
     """
-    size = cas.size(digest)
-    if not len(_HEAD) + len(_TAIL) <= size <= MAX_TREE_BYTES:
-        return False
+    return load_if_tree(cas, digest) is not None
+
+
+def load_if_tree(cas: Cas, digest: Digest) -> Tree | None:
+    """Read a tree from a store, or None for an object that is something else.
+
+    Raises:
+        NotFoundError, CorruptError.
+    """
+    if not len(_HEAD) + len(_TAIL) <= cas.size(digest) <= MAX_TREE_BYTES:
+        return None
     with cas.open(digest) as file:
         if file.read(len(_HEAD)) != _HEAD:
-            return False
+            return None
     try:
-        load(cas, digest)
+        return load(cas, digest)
     except (TreeError, PathError):
-        return False
-    return True
+        return None
 
 
 def load(cas: Cas, digest: Digest) -> Tree:
@@ -250,9 +257,7 @@ def load(cas: Cas, digest: Digest) -> Tree:
 def import_folder(cas: Cas, folder: Path, *, progress: Progress | None = None, jobs: int = 0, skip: Skip | None = None) -> Digest:
     """Store a folder's files (by reference where that is safe) and its tree.
 
-    Args:
-        jobs: files hashed at once; 0 stands for one per core.
-        skip: paths to leave out, as the tree would name them.
+    `jobs` files are hashed at once; 0 stands for one per core.
 
     Raises:
         PathError: names, links or special files that must not be in a tree: all of them, before anything is stored.
