@@ -1,0 +1,418 @@
+"""Public keys: one text each, no weak ones. Private keys: files that ssh tools read and others cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from ledger import dsse, keys, sshsig
+from ledger.errors import KeyFileError, NoteError, PassphraseError, PublicKeyError, SignatureError
+from ledger.keys import Ed25519Signer, KeyStore, PublicKey, SshReader, ssh_public_line, ssh_string
+from ledger.note import Checkpoint, parse_note, sign_checkpoint
+from ledger.testing import UnsafeSigner
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "ed25519" / "wycheproof.json"
+RFC8032 = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+
+
+def p256() -> tuple[ec.EllipticCurvePrivateKey, PublicKey]:
+    private = ec.derive_private_key(7, ec.SECP256R1())
+    point = private.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
+    return private, PublicKey("ecdsa-p256", point)
+
+
+# --- verifying ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_all_wycheproof_vectors() -> None:
+    """88 valid signatures are accepted and 63 invalid ones refused, each by our own door."""
+    counts = {"valid": 0, "invalid": 0}
+    for group in json.loads(VECTORS.read_text())["testGroups"]:
+        key = PublicKey("ed25519", bytes.fromhex(group["publicKey"]["pk"]))
+        for test in group["tests"]:
+            signature, message = bytes.fromhex(test["sig"]), bytes.fromhex(test["msg"])
+            counts[test["result"]] += 1
+            if test["result"] == "valid":
+                key.verify(signature, message)
+            else:
+                with pytest.raises(SignatureError):
+                    key.verify(signature, message)
+    assert counts == {"valid": 88, "invalid": 63}
+
+
+def test_rfc_8032_test_1() -> None:
+    """The first vector of RFC 8032 section 7.1, signed and verified."""
+    private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"))
+    signer = Ed25519Signer("rfc", private)
+    assert str(signer.public) == RFC8032
+    assert signer.sign(b"").hex().startswith("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155")
+    signer.public.verify(signer.sign(b""), b"")
+    assert repr(signer) == "<Ed25519Signer rfc ed25519:11qYAYKx..>"
+
+
+def test_every_changed_byte_of_a_signature_is_refused() -> None:
+    """Any one byte of 64, and any other length."""
+    signer = UnsafeSigner("alice")
+    signature = signer.sign(b"message")
+    for at in range(64):
+        with pytest.raises(SignatureError, match="not a valid signature by ed25519:"):
+            signer.public.verify(signature[:at] + bytes([signature[at] ^ 1]) + signature[at + 1 :], b"message")
+    for bent in (b"", signature[:63], signature + b"\0"):
+        with pytest.raises(SignatureError):
+            signer.public.verify(bent, b"message")
+
+
+def test_ecdsa_p256_is_accepted_for_verifying() -> None:
+    """DER with SHA-256; a changed message, a raw r and s, or DER with a byte too many is refused."""
+    private, public = p256()
+    signature = private.sign(b"message", ec.ECDSA(SHA256()))
+    public.verify(signature, b"message")
+    PublicKey.parse(str(public)).verify(signature, b"message")
+    for bent, message in ((signature, b"massage"), (signature + b"\0", b"message"), (b"\1" * 64, b"message"), (b"", b"message")):
+        with pytest.raises(SignatureError):
+            public.verify(bent, message)
+
+
+# --- public keys -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_has_one_text() -> None:
+    """Text, value and hash agree; two parses are one key, and the short form is only for people."""
+    key = PublicKey.parse(RFC8032)
+    assert str(key) == RFC8032
+    assert {key, PublicKey.parse(RFC8032)} == {key}
+    assert eval(repr(key), {"PublicKey": PublicKey}) == key
+    assert key.short == "ed25519:11qYAYKx.."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+        RFC8032 + "\n",
+        " " + RFC8032,
+        RFC8032[:-1],  # no padding
+        RFC8032[:-2] + "p=",  # spare bits: the same 32 bytes in other letters
+        RFC8032.replace("/", "_"),
+        RFC8032.replace("ed25519", "Ed25519"),
+        RFC8032.replace("ed25519", "ecdsa-p256"),
+        "ed25519:" + b64encode(b"x" * 31).decode(),
+        "ed25519:" + b64encode(b"x" * 33).decode(),
+        "ed25519:A",
+        "rsa:AAAA",
+        "ecdsa-p256:" + b64encode(b"\x02" + b"\xff" * 32).decode(),
+        "ecdsa-p256:" + b64encode(b"\x04" + b"\x11" * 32).decode(),
+        "ecdsa-p256:" + b64encode(b"\x00" * 33).decode(),
+    ],
+)
+def test_other_texts_are_refused(text: str) -> None:
+    """Another form of the same bytes, another length, no point of the curve."""
+    with pytest.raises(PublicKeyError):
+        PublicKey.parse(text)
+
+
+def test_an_unknown_algorithm_is_refused() -> None:
+    """The message lists the known ones."""
+    with pytest.raises(PublicKeyError, match="known: ed25519, ecdsa-p256"):
+        PublicKey("rsa", b"")
+
+
+# An independent, slow Edwards curve: affine addition as RFC 8032 states it.
+P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
+
+
+def add(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    product = D * a[0] * b[0] * a[1] * b[1]
+    x = (a[0] * b[1] + b[0] * a[1]) * pow(1 + product, -1, P)
+    y = (a[1] * b[1] + a[0] * b[0]) * pow(1 - product, -1, P)
+    return x % P, y % P
+
+
+def points_of(y: int) -> list[tuple[int, int]]:
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if (x * x - square) % P:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    return [(x, y), (-x % P, y)] if (x * x - square) % P == 0 else []
+
+
+def encode(x: int, y: int) -> bytes:
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+def test_every_key_of_small_order_is_refused() -> None:
+    """All eight points whose order divides 8, found here by adding; OpenSSL alone would take them all."""
+    candidates = (point for y in sorted(keys._SMALL_ORDER_Y) for point in points_of(y))
+    order_8 = next(point for point in candidates if add(add(point, point), add(point, point)) == (0, P - 1))
+    torsion, point = set(), (0, 1)
+    for _ in range(8):
+        torsion.add(point)
+        point = add(point, order_8)
+    assert len(torsion) == 8
+    assert {y for _, y in torsion} == keys._SMALL_ORDER_Y
+    for x, y in torsion:
+        for sign in (0, 1):
+            with pytest.raises(PublicKeyError, match="small order"):
+                PublicKey("ed25519", encode(x ^ sign, y))
+
+
+def test_non_canonical_points_and_points_off_the_curve_are_refused() -> None:
+    """y of p or more says the same point twice; about half of all y have no point."""
+    for y in range(P, 2**255):
+        for sign in (0, 1):
+            with pytest.raises(PublicKeyError, match="canonical"):
+                PublicKey("ed25519", encode(sign, y))
+    accepted = 0
+    for y in range(2, 60):
+        raw = encode(0, y)
+        if points_of(y):
+            PublicKey("ed25519", raw)
+            accepted += 1
+        else:
+            with pytest.raises(PublicKeyError, match="not a point"):
+                PublicKey("ed25519", raw)
+    assert 10 < accepted < 50
+
+
+# --- one key, three uses -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_signed_bytes_of_one_kind_can_be_another() -> None:
+    """What is signed for an envelope, a commit and a checkpoint starts differently, whatever the content; so no signature moves between them."""
+    signed: list[bytes] = []
+
+    class Recorder(UnsafeSigner):
+        def sign(self, message: bytes) -> bytes:
+            signed.append(message)
+            return super().sign(message)
+
+    signer = Recorder("alice")
+    dsse.sign(b"payload", signer)
+    sshsig.sign(b"payload", signer)
+    sign_checkpoint(Checkpoint("example.com/log", 0, b"\0" * 32), signer)
+    envelope, ssh, note = signed
+    assert envelope.startswith(b"DSSEv1 ")
+    assert ssh.startswith(b"SSHSIG\0\0\0")
+    assert note.startswith(b"example.com/log\n")
+    for start in ("DSSEv1", "SSHSIG"):
+        with pytest.raises(NoteError, match="must not start"):
+            Checkpoint(start + "/log", 0, b"\0" * 32)
+        with pytest.raises(NoteError, match="must not start"):
+            parse_note(f"{start} 1\n2\n3\n\n— {start} AAAAAAA=\n".encode())
+
+
+# --- key files ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_key_is_listed_and_loaded(tmp_path: Path) -> None:
+    """Private file 0600 in a folder 0700, public text beside it, the same key back."""
+    store = KeyStore(tmp_path / "keys")
+    assert store.list() == []
+    signer = store.new("alice", None)
+    assert store.list() == [("alice", signer.public, False)]
+    assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "keys" / "alice").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "keys" / "alice.pub").read_text() == f"{ssh_public_line(signer.public)} alice\n"
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["alice", "alice.pub"]
+    loaded = store.load("alice", None)
+    assert (loaded.name, loaded.public) == ("alice", signer.public)
+    assert loaded.sign(b"x") == signer.sign(b"x")
+    assert store.load("alice", "not needed").public == signer.public
+
+
+def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
+    """Listed without it; refused when it is missing, empty or wrong; opened by the right one, also beyond ASCII."""
+    store = KeyStore(tmp_path)
+    signer = store.new("alice", "korrekt Pferd ✓")
+    assert store.list() == [("alice", signer.public, True)]
+    for passphrase in (None, "", "wrong"):
+        with pytest.raises(PassphraseError) as caught:
+            store.load("alice", passphrase)
+        assert "wrong" in str(caught.value) or "is encrypted" in str(caught.value)
+    assert store.load("alice", "korrekt Pferd ✓").public == signer.public
+    with pytest.raises(PassphraseError, match="empty passphrase"):
+        store.new("bob", "")
+
+
+def test_a_key_is_never_replaced(tmp_path: Path) -> None:
+    """A taken name, or one whose public half is still there, is refused; nothing changes and nothing is left over."""
+    store = KeyStore(tmp_path)
+    before = store.new("alice", None).public
+    with pytest.raises(KeyFileError, match="never replaced|is there already"):
+        store.new("alice", None)
+    (tmp_path / "alice.pub").unlink()
+    with pytest.raises(KeyFileError, match="exists already.*never replaced"):
+        store.new("alice", None)
+    (tmp_path / "bob.pub").write_text("from another machine")
+    with pytest.raises(KeyFileError, match="a key of that name may be elsewhere"):
+        store.new("bob", None)
+    assert store.list() == [("alice", before, False)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alice", "bob.pub"]
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "../up", "a/b", "a b", "a*", "a,b", "ä", "x" * 65, "a\n", "alice.pub"])
+def test_names_that_are_no_names_are_refused(tmp_path: Path, name: str) -> None:
+    """Nothing outside the folder, nothing that a shell, a policy or allowed_signers would read otherwise."""
+    with pytest.raises(KeyFileError):
+        KeyStore(tmp_path).new(name, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
+def test_a_private_key_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
+    """The message says which command repairs it."""
+    store = KeyStore(tmp_path)
+    store.new("alice", None)
+    (tmp_path / "alice").chmod(mode)
+    with pytest.raises(KeyFileError, match=f"mode 0{mode:o} lets others .* chmod 600"):
+        store.load("alice", None)
+    with pytest.raises(KeyFileError):
+        store.list()
+
+
+def test_a_missing_key_says_what_to_do(tmp_path: Path) -> None:
+    """With the commands that list and make keys."""
+    with pytest.raises(KeyFileError, match="no key named 'alice'; `ledger key list` .* `ledger key new alice`"):
+        KeyStore(tmp_path).load("alice", None)
+    (tmp_path / "folder").mkdir(mode=0o700)
+    with pytest.raises(KeyFileError, match="cannot read the key: Is a directory"):
+        KeyStore(tmp_path).list()
+
+
+def test_an_unwritable_folder_is_a_key_file_error(tmp_path: Path) -> None:
+    """A file stands where the folder should be."""
+    (tmp_path / "keys").write_text("not a folder")
+    with pytest.raises(KeyFileError, match="cannot write the key|exists already"):
+        KeyStore(tmp_path / "keys" / "deeper").new("alice", None)
+
+
+def test_the_default_store_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$LEDGER_KEYS, else ~/.config/ledger/keys."""
+    assert KeyStore.default({"LEDGER_KEYS": str(tmp_path)}).folder == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert KeyStore.default({}).folder == tmp_path / ".config" / "ledger" / "keys"
+
+
+def damaged(path: Path, blob: bytes) -> None:
+    text = b64encode(blob).decode()
+    path.write_text(f"-----BEGIN OPENSSH PRIVATE KEY-----\n{text}\n-----END OPENSSH PRIVATE KEY-----\n")
+
+
+def private_blob(path: Path) -> bytes:
+    return b64decode("".join(path.read_text().split("\n")[1:-2]))
+
+
+def test_damaged_key_files_are_refused(tmp_path: Path) -> None:
+    """Every truncation of a file, and a byte changed anywhere in it, is refused or changes nothing."""
+    store = KeyStore(tmp_path)
+    public = store.new("alice", None).public
+    path, blob = tmp_path / "alice", private_blob(tmp_path / "alice")
+    for at in range(len(blob)):
+        damaged(path, blob[:at])
+        with pytest.raises(KeyFileError):
+            store.load("alice", None)
+        damaged(path, blob[:at] + bytes([blob[at] ^ 1]) + blob[at + 1 :])
+        try:
+            assert store.load("alice", None).public == public
+        except KeyFileError:
+            continue
+
+
+def test_files_that_are_other_keys_are_refused(tmp_path: Path) -> None:
+    """PEM of another kind, base64 that is none, another version, two keys, another algorithm, a weak key, a header that lies."""
+    store = KeyStore(tmp_path)
+    path = tmp_path / "alice"
+    store.new("alice", None)
+    good = private_blob(path)
+    header = b"openssh-key-v1\0" + ssh_string(b"none") + ssh_string(b"none") + ssh_string(b"")
+    blob = ssh_string(b"ssh-ed25519") + ssh_string(UnsafeSigner("other").public.raw)
+    weak = ssh_string(b"ssh-ed25519") + ssh_string(b"\0" * 32)
+    cases = {
+        "not an OpenSSH private key file of version 1": b"openssh-key-v2\0" + good[15:],
+        "not exactly one key": header + b"\0\0\0\2" + ssh_string(blob) + ssh_string(blob),
+        "not an Ed25519 key": header + b"\0\0\0\1" + ssh_string(ssh_string(b"ssh-rsa")),
+        "unusable public key": header + b"\0\0\0\1" + ssh_string(weak),
+        "1 bytes too many": header + b"\0\0\0\1" + ssh_string(blob + b"x"),
+        "cut short": header + b"\0\0\0\1" + ssh_string(blob[:-1]),
+    }
+    for message, data in cases.items():
+        damaged(path, data)
+        with pytest.raises(KeyFileError, match=message):
+            store.load("alice", None)
+    path.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n!\n-----END OPENSSH PRIVATE KEY-----\n")
+    with pytest.raises(KeyFileError, match="not an OpenSSH private key file"):
+        store.load("alice", None)
+    path.write_text("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(KeyFileError, match="must start with"):
+        store.load("alice", None)
+    path.write_bytes(b"")
+    with pytest.raises(KeyFileError, match="must start with"):
+        store.load("alice", None)
+
+
+def test_a_header_that_names_another_key_is_refused(tmp_path: Path) -> None:
+    """The public key in the clear is what `list` shows, so it must be the private key's."""
+    store = KeyStore(tmp_path)
+    signer = store.new("alice", None)
+    blob, other = private_blob(tmp_path / "alice"), UnsafeSigner("other").public.raw
+    damaged(tmp_path / "alice", blob.replace(signer.public.raw, other, 1))
+    with pytest.raises(KeyFileError, match="names the public key|not a usable"):
+        store.load("alice", None)
+
+
+def test_an_ecdsa_key_under_an_ed25519_header_is_refused(tmp_path: Path) -> None:
+    """Signing keys are Ed25519."""
+    store = KeyStore(tmp_path)
+    store.new("alice", None)
+    private, _ = p256()
+    pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+    (tmp_path / "alice").write_bytes(pem)
+    with pytest.raises(KeyFileError, match="not an Ed25519 key"):
+        store.load("alice", None)
+
+
+def test_ssh_keygen_reads_our_files_and_we_read_its(tmp_path: Path) -> None:
+    """Both ways, with and without a passphrase."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed: key files are not compared with OpenSSH's here")
+    store = KeyStore(tmp_path)
+    for name, passphrase in (("plain", None), ("locked", "sesame")):
+        signer = store.new(name, passphrase)
+        command = ["ssh-keygen", "-y", "-P", passphrase or "", "-f", str(tmp_path / name)]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert shown.split()[:2] == ssh_public_line(signer.public).split()
+        theirs = f"ssh-{name}"
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase or "", "-C", "them", "-f", str(tmp_path / theirs)]
+        subprocess.run(command, check=True)
+        loaded = store.load(theirs, passphrase)
+        assert (tmp_path / f"{theirs}.pub").read_text().split()[:2] == ssh_public_line(loaded.public).split()
+    assert [(name, locked) for name, _, locked in store.list()] == [("locked", True), ("plain", False), ("ssh-locked", True), ("ssh-plain", False)]
+
+
+def test_the_public_line_of_an_ecdsa_key(tmp_path: Path) -> None:
+    """As ssh writes it: curve name and uncompressed point."""
+    private, public = p256()
+    line = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    assert ssh_public_line(public) == line.decode()
+
+
+def test_the_reader_lets_nothing_be_left_over() -> None:
+    """A block that is longer or shorter than its fields say is refused."""
+    reader = SshReader(ssh_string(b"ab") + b"\0\0\0\7", "block")
+    assert (reader.string(), reader.integer()) == (b"ab", 7)
+    reader.end()
+    with pytest.raises(KeyFileError, match="cut short"):
+        reader.take(1)
+    with pytest.raises(KeyFileError, match="2 bytes too many"):
+        SshReader(b"ab", "block").end()
