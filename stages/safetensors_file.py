@@ -1,4 +1,4 @@
-"""The safetensors format, header first, with the standard library alone: what a file says, whether that can be true, and headers for new files.
+"""The safetensors format, header first, with the standard library alone: what a file says, whether it can be true, headers of new files.
 
 A file is `u64 little-endian length of the header`, the header (JSON), the data. No tensor is read here, so checking a shard of any
 size costs one small read. What is accepted is stricter than the reference reader where a lie could hide: no key twice, no
@@ -139,7 +139,9 @@ def _check(text: bytes, name: str, size: int) -> Header:
     try:
         value = canonical.loads(text)
     except CanonicalError as error:
-        raise InputError(f"shard {name}: the header is not strict JSON ({error}). It is damaged or made by hand: download it again") from error
+        raise InputError(
+            f"shard {name}: the header is not strict JSON ({error}). It is damaged or made by hand: download it again"
+        ) from error
     metadata = value.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(item, str) for item in metadata.values()):
         raise InputError(f"shard {name}: __metadata__ must be an object of texts")

@@ -1,4 +1,4 @@
-"""Tiny random models with real tokenizers, made on the spot: the whole of transformers' file layout in a second and a few hundred kilobytes.
+"""Tiny random models with real tokenizers, made on the spot: transformers' whole file layout in a second and a megabyte.
 
 The weights are random but not degenerate (routers spread, logits differ), float32, and a function of the seed alone.
 """
@@ -55,7 +55,11 @@ def make_model(
     """Save a random model of a family, with its tokenizer, as `save_pretrained` lays it out.
 
     Args:
+        folder: made if need be.
         family: mixtral, qwen3_moe, olmoe, phimoe, granitemoe, deepseek_v2 or deepseek_v3 (first layer dense, one shared expert).
+        hidden, intermediate, layers, experts, top_k, vocab: sizes; all experts have `intermediate`.
+        seed: of the weights.
+        dtype: of the stored weights.
         max_shard_size: smaller than the model gives several shards and an index.
         config: further fields of the family's config; they win.
 

@@ -7,7 +7,7 @@ from stages.families.family import Family
 
 
 def routed_layers(config: Mapping[str, Any]) -> Iterable[int]:
-    """Layers from `first_k_dense_replace` on, every `moe_layer_freq`-th. Source: DeepSeek's modeling_deepseek.py, DeepseekV2DecoderLayer."""
+    """Layers from `first_k_dense_replace` on, every `moe_layer_freq`-th. Source: DeepSeek's modeling_deepseek.py."""
     first = int(config.get("first_k_dense_replace") or 0)
     every = int(config.get("moe_layer_freq") or 1)
     return [layer for layer in range(first, int(config["num_hidden_layers"])) if layer % every == 0]

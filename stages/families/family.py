@@ -1,4 +1,4 @@
-"""What pruning needs to know about a family of models: the names of expert and router tensors on disk, and the config keys that count experts.
+"""What pruning needs to know about a family of models: the names of expert and router tensors on disk, the config keys that count them.
 
 A family is data. A plug-in registers one in the group `alloy_ledger.families`:
 
@@ -214,9 +214,10 @@ def _count(config: Mapping[str, Any], keys: tuple[str, ...], what: str) -> int:
 
 def with_expert_count(config: Mapping[str, Any], count: int) -> dict[str, Any]:
     """The config with every key that counts routed experts set, at the top level and in `text_config`; the order of keys stays."""
-    changed = {key: count if key in EXPERT_COUNT_KEYS and type(value) is int else value for key, value in config.items()}
-    if isinstance(changed.get("text_config"), Mapping):
-        changed["text_config"] = with_expert_count(changed["text_config"], count)
+    changed: dict[str, Any] = {key: count if key in EXPERT_COUNT_KEYS and type(value) is int else value for key, value in config.items()}
+    inner = config.get("text_config")
+    if isinstance(inner, Mapping):
+        changed["text_config"] = with_expert_count(inner, count)
     return changed
 
 
