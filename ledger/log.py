@@ -20,10 +20,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from ledger import dsse, note, predicates, sshsig
+from ledger.entries import Entry
 from ledger.errors import LogError, ProofError, RewrittenError, VerificationError
 from ledger.git import CHECKPOINT, ENVELOPE, Repository, object_id, signed_commit, tree_bytes, unsigned_commit
 from ledger.index import Added, Index, facts
@@ -33,6 +33,8 @@ from ledger.statement import Statement
 from ledger.tlog import Frontier, leaf_hash, verify_consistency, verify_inclusion
 from store.digest import Digest
 
+__all__ = ["Clock", "Entry", "InclusionProof", "Log", "Memory"]
+
 Clock = Callable[[], float]
 
 REPOSITORY, INDEX, LOCK = "log.git", "index.sqlite", "log.lock"
@@ -40,40 +42,6 @@ REPOSITORY, INDEX, LOCK = "log.git", "index.sqlite", "log.lock"
 
 MAIL = "ledger@localhost"
 """The mail address of every commit, and the principal in `allowed_signers`."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry as git holds it.
-
-    Attributes:
-        number: its place in the log, from 0.
-        commit: id of its commit.
-        envelope: the DSSE envelope, byte for byte.
-        checkpoint: the signed note that was made with it.
-        message: the readable line. when: the commit's time in Unix seconds; whoever signed may have written any time.
-    """
-
-    number: int
-    commit: str
-    envelope: bytes
-    checkpoint: bytes
-    message: str = ""
-    when: int = 0
-
-    @cached_property
-    def statement(self) -> Statement:
-        """What the entry says. Nothing is verified here.
-
-        Raises:
-            EnvelopeError, StatementError: it says nothing that can be read.
-        """
-        return Statement.parse(dsse.Envelope.parse(self.envelope).payload)
-
-    @cached_property
-    def digest(self) -> Digest:
-        """SHA-256 of the envelope's bytes."""
-        return Digest.of(self.envelope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +225,7 @@ class Log:
             return
         try:
             self._proven(lambda: self._prove_extension(accepted, head.checkpoint))
-        except LogError as error:
+        except ProofError as error:
             raise RewrittenError(
                 f"the log in {self.folder} was rewritten: its {size} entries do not begin with the {accepted.size} that were accepted "
                 f"before ({error}). {hint}",
@@ -269,15 +237,16 @@ class Log:
         verify_consistency(old.size, old.root, new.size, new.root, self._index.consistency_path(old.size, new.size))
 
     def _proven(self, prove: Callable[[], None]) -> None:
-        """Run a proof on what the index says; when it fails, once more on an index that was just read from git."""
+        """Run a proof on what the index says; when it fails, once more on an index that was just read from git.
+
+        Raises:
+            ProofError: it fails then too. LogError: git cannot be read.
+        """
         try:
             return prove()
         except (ProofError, LogError):
             self._index.rebuild()
-        try:
-            prove()
-        except ProofError as error:
-            raise LogError(str(error)) from error
+        prove()
 
     @property
     def head(self) -> str | None:
@@ -322,7 +291,7 @@ class Log:
                 raise LogError(f"the index does not know entry {number}")
             found.append(self._read(*places[0]))
 
-        self._proven(read)
+        self._answer(read)
         return found[0]
 
     def entries(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
@@ -355,8 +324,14 @@ class Log:
         def read() -> None:
             found[:] = [self._read(number, oid) for number, oid in places() if number < size]
 
-        self._proven(read)
+        self._answer(read)
         return found
+
+    def _answer(self, read: Callable[[], None]) -> None:
+        try:
+            self._proven(read)
+        except ProofError as error:
+            raise LogError(f"git does not hold what the newest checkpoint says: {error}. Run `ledger verify`") from error
 
     def _read(self, number: int, oid: str) -> Entry:
         """An entry from git, its number proven by the newest checkpoint.
@@ -378,18 +353,29 @@ class Log:
         Raises:
             LogError: there is no such entry.
         """
-        entry = self.entry(number)
-        head = self._seen
-        if head is None:
-            raise LogError("the log is empty")
-        hashes = tuple(self._index.inclusion_path(number, head.checkpoint.size))
-        verify_inclusion(leaf_hash(entry.envelope), number, head.checkpoint.size, hashes, head.checkpoint.root)
-        return InclusionProof(number, head.checkpoint.size, hashes, head.signed)
+        return self.inclusion_proofs([number])[0]
+
+    def inclusion_proofs(self, numbers: Sequence[int]) -> list[InclusionProof]:
+        """As `inclusion_proof`, all against one checkpoint, whoever appends meanwhile."""
+        head = self._refresh()
+        proofs: list[InclusionProof] = []
+        for number in numbers:
+            leaf = leaf_hash(self.entry(number).envelope)
+            if head is None or number >= head.checkpoint.size:
+                raise LogError(f"entry {number} is younger than the checkpoint")
+            hashes = tuple(self._index.inclusion_path(number, head.checkpoint.size))
+            verify_inclusion(leaf, number, head.checkpoint.size, hashes, head.checkpoint.root)
+            proofs.append(InclusionProof(number, head.checkpoint.size, hashes, head.signed))
+        return proofs
 
     def indexed(self) -> list[tuple[int, str, Digest | None]]:
         """(number, commit id, key) of all that the index holds, for `ledger.verify` to compare with git."""
         self._refresh()
         return self._index.contents()
+
+    def rebuild_index(self) -> None:
+        """Derive the index from git again."""
+        self._index.rebuild()
 
     # writing
 

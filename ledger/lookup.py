@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ledger import dsse, predicates
+from ledger.entries import UNPLACED, Entry
 from ledger.errors import ContradictionError, StatementError, UntrustedError, VerificationError
-from ledger.log import Entry
 from ledger.policy import Policy
 from ledger.statement import Statement
 from store.actions import Action
 from store.digest import Digest
+
+_FAR = 2**62
 
 
 class Entries(Protocol):
@@ -79,7 +81,9 @@ def accept(entry: Entry, policy: Policy) -> Trusted:
     envelope = dsse.Envelope.parse(entry.envelope)
     signed = dsse.verify(envelope, policy.keys.values())
     statement = Statement.parse(envelope.payload)
-    return Trusted(entry, statement, policy.judge(statement, signed, position=entry.number))
+    places = (entry.number,) if entry.number != UNPLACED else (0, _FAR)  # nowhere in particular: it must count at both ends
+    judged = [frozenset(policy.judge(statement, signed, position=place)) for place in places]
+    return Trusted(entry, statement, tuple(sorted(judged[0] & judged[-1])))
 
 
 def sift(entries: Iterable[Entry], policy: Policy) -> tuple[list[Trusted], list[Ignored]]:
