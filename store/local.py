@@ -397,8 +397,8 @@ class LocalCas:
         """
         name = self._name("objects", digest)
         if not name.exists():
-            near = not self.readonly and target.parent.stat().st_dev == self.root.stat().st_dev
-            if not near or self.size(digest) < SMALL_BYTES:
+            small = self.size(digest) < SMALL_BYTES
+            if small or self.readonly or target.parent.stat().st_dev != self.root.stat().st_dev:
                 with self._open_splice(digest) as reader:
                     self._copy_out(reader, digest, target)
                 return

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import BinaryIO
 from store import files
 from store.cas import Part, Range
 from store.digest import Digest
-from store.errors import NotFoundError, UnstableError
+from store.errors import CorruptError, NotFoundError, UnstableError
 from store.splice import LITERAL_MAX_BYTES, Recipe, check_range, cut
 
 
@@ -29,7 +31,7 @@ class MemoryCas:
     def __init__(self) -> None:
         self._blobs: dict[Digest, bytes] = {}
         self._recipes: dict[Digest, Recipe] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
 
     def put(self, data: bytes) -> Digest:
         """See `store.cas.Cas.put`."""
@@ -86,9 +88,12 @@ class MemoryCas:
             raise NotFoundError(digest) from error
 
     def read(self, digest: Digest) -> bytes:
-        """See `store.cas.Cas.read`; nothing can have changed."""
+        """See `store.cas.Cas.read`."""
         recipe = self._recipes.get(digest)
-        return self._blob(digest) if recipe is None else self._joined(recipe)
+        data = self._blob(digest) if recipe is None else self._joined(recipe)
+        if (actual := Digest.of(data)) != digest:
+            raise CorruptError(digest, actual)
+        return data
 
     def open(self, digest: Digest) -> BinaryIO:
         """See `store.cas.Cas.open`."""
@@ -108,8 +113,9 @@ class MemoryCas:
         """See `store.cas.Cas.path`; the file lives as long as the store."""
         data = self.read(digest)
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="store-")
-        path = Path(self._folder.name) / digest.hex
+            self._folder = Path(tempfile.mkdtemp(prefix="store-"))
+            weakref.finalize(self, shutil.rmtree, self._folder)
+        path = self._folder / digest.hex
         # Written each time: whoever got the path before may have changed the file.
         path.unlink(missing_ok=True)
         path.write_bytes(data)
