@@ -1,11 +1,12 @@
 """Who runs an action: a role that knows digests only, and the default, worker processes on this machine.
 
-A leaf never runs in the runner. A worker serves consecutive actions that share a loaded model (same stage, same shared inputs) and ends with
-that group: whatever it allocated is gone then, and one that is killed is one failed action.
+A leaf never runs in the runner. A worker serves consecutive actions that share a loaded model (same stage, same shared inputs) and
+ends with that group: whatever it allocated is gone then, and one that is killed is one failed action.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -169,11 +170,9 @@ class LocalExecutor:
         worker.job = job
         assert worker.process.stdin is not None
         request = {"action": job.action.to_json(), "run": job.run, "spec": job.spec, "environment": job.environment}
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died between jobs; `wait` sees the end of its replies and says so
             worker.process.stdin.write(json.dumps(request).encode() + b"\n")
             worker.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died between jobs; `wait` sees the end of its replies and says so
         return worker.number
 
     def wait(self, timeout_s: float) -> list[Report]:
@@ -236,10 +235,8 @@ class LocalExecutor:
         if worker.job is not None and worker.process.poll() is None:
             worker.process.kill()
         assert worker.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it is gone already
             worker.process.stdin.close()
-        except BrokenPipeError:
-            pass  # it is gone already
         try:
             worker.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -325,5 +322,3 @@ def _available_bytes() -> int:
     except OSError:
         return 1 << 60
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 1 << 60)
-
-

@@ -216,5 +216,3 @@ def check_names(what: str, given: Iterable[str], declared: Iterable[str]) -> Non
     if missing or extra:
         parts = ([f"missing {', '.join(missing)}"] if missing else []) + ([f"not declared: {', '.join(extra)}"] if extra else [])
         raise StageError(f"{what}: {'; '.join(parts)} (declared: {', '.join(declared) or 'none'})")
-
-

@@ -7,7 +7,7 @@ Nothing is imported before it is asked for. Entry points exist only once the pro
 from __future__ import annotations
 
 import difflib
-from functools import lru_cache
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -16,7 +16,7 @@ from stages.errors import PluginError
 KINDS = ("stages", "families", "formats", "benchmarks", "strategies")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _points(kind: str) -> dict[str, metadata.EntryPoint]:
     if kind not in KINDS:
         raise PluginError(f"no kind of plug-in is called {kind!r}; there are {', '.join(KINDS)}")

@@ -1,7 +1,7 @@
 """Plan, look up, run, record: the one module of this package that writes to the ledger.
 
-Running is resuming: every action is looked up by its key, what a trusted entry answers is not run, and each result is signed and committed as
-soon as it is there. A kill at any moment loses at most the actions in flight.
+Running is resuming: every action is looked up by its key, what a trusted entry answers is not run, and each result is signed and
+committed as soon as it is there. A kill at any moment loses at most the actions in flight.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ class _Tally:
     found: dict[Digest, Hit] = field(default_factory=dict)
     done: dict[Digest, int] = field(default_factory=dict)
     failed: dict[Digest, str] = field(default_factory=dict)
+    finished: dict[Digest, str] = field(default_factory=dict)
+    """When each action was finished, as its statement says."""
 
 
 class Runner:
@@ -129,7 +131,7 @@ class Runner:
 
     def plan(self, recipe: Recipe) -> tuple[events.Planned, tuple[tuple[str, str], ...]]:
         """What `run` would do: the counts, and (node id, `found` | `to do` | `not known yet`) for every action. Runs nothing."""
-        resolution, tally, todo = self._resolved(lower(recipe, self._material))
+        resolution, tally, _ = self._resolved(lower(recipe, self._material))
         rows = [(user, "found" if key in tally.found else "to do") for key in resolution.actions for user in resolution.users[key]]
         waiting = [(node.id, "not known yet") for node in resolution.waiting()]
         closed = [(name, "not known yet") for name in resolution.closed()]
@@ -167,9 +169,9 @@ class Runner:
                 if tally.failed:
                     named = [(resolution.node(key).id, message) for key, message in tally.failed.items()]
                     raise RunFailedError(named, len(tally.done))
-                keys = tuple(resolution.actions)
+                finished = {key: tally.finished[key] for key in resolution.actions}
                 alloy, attestations, report = results.write(
-                    recipe, plan, outputs, keys, store=self._store, log=self._log, out=self._options.out, policy=self._policy
+                    recipe, plan, outputs, finished, store=self._store, log=self._log, out=self._options.out
                 )
                 state = "done"
             finally:
@@ -207,6 +209,7 @@ class Runner:
 
     def _take(self, resolution: Resolution, tally: _Tally, key: Digest, hit: Hit) -> list[Digest]:
         tally.found[key] = hit
+        tally.finished[key] = hit.statement.predicate["runDetails"]["metadata"]["finishedOn"]
         fresh = resolution.finish(key, hit.outputs)
         for user in resolution.users[key]:
             outputs = {name: str(digest) for name, digest in hit.outputs.items()}
@@ -375,7 +378,7 @@ class Runner:
                 if dict(resolution.results[done.key]) != outputs:
                     raise StageError(
                         f"{resolution.node(done.key).id} was made again because its output was not in the store, and came out different: "
-                        f"recorded {_brief(resolution.results[done.key])}, now {_brief(outputs)}. It is not reproducible here; see `ledger why`"
+                        f"recorded {_brief(resolution.results[done.key])}, now {_brief(outputs)}. It is not reproducible here"
                     )
                 continue
             predicate = predicates.run_predicate(
@@ -399,11 +402,12 @@ class Runner:
         entries = self._log.append(payloads, lines) if payloads else []
         known: list[Digest] = []
         for done in finished:
-            node, action = resolution.node(done.key), resolution.actions[done.key]
+            action = resolution.actions[done.key]
             outputs = {name: Digest.parse(text) for name, text in done.outputs.items()}
             number = entries[first_of[done.key]].number if done.key in first_of else -1
             if done.key in first_of:
                 tally.done[done.key] = number
+                tally.finished[done.key] = _utc(done.finished)
                 known += resolution.finish(done.key, outputs)
             sizes = {name: self._store.size(digest) for name, digest in outputs.items()}
             for user in resolution.users[done.key]:

@@ -60,7 +60,8 @@ def _serve(request: Mapping[str, Any], context: LeafContext) -> dict[str, Any]:
     started = time.time()
     try:
         action = Action.from_json(request["action"])
-        spec = spec_from_json(_named(request["spec"]), action.spec)
+        kind: Any = _named(request["spec"])
+        spec = spec_from_json(kind, action.spec)
         environment = _named(request["environment"])() if request["environment"] else None
         outcome: Outcome = _named(request["run"])(spec, action.inputs, context)
         for name, digest in outcome.outputs.items():

@@ -1,0 +1,116 @@
+"""kill -9 of any process at any moment: what was finished stays, nothing is half there, and the result is that of an uninterrupted run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ledger.policy import Policy
+from ledger.verify import verify_log
+from store import fsck
+from tests.homes import Home
+
+ROOT = Path(__file__).parents[1]
+RECIPE = "name: trial\nversion: 1.0.0\nstages:\n - {type: acme-fan, text: hello.txt, width: 6, depth: 3}\n - {type: acme-shout, marks: 4}\n"
+ACTIONS = 20
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """`ledger run` in a process group of its own."""
+    environment = os.environ | {"LEDGER_KEYS": str(folder / "keys"), "XDG_STATE_HOME": str(folder / "state")}
+    command = [sys.executable, "-m", "cli.main", "--ledger", str(folder / ".ledger"), "run", "trial.yaml"]
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment["PYTHONPATH"]])
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def family(pid: int) -> list[int]:
+    """A process and everything below it, while they live."""
+    found = [pid]
+    for parent in found:
+        try:
+            tasks = Path(f"/proc/{parent}/task").iterdir()
+            found += [int(child) for task in tasks for child in (task / "children").read_text().split()]
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def prepared(folder: Path) -> Home:
+    folder.mkdir()
+    (folder / "hello.txt").write_text("hello")
+    (folder / "trial.yaml").write_text(RECIPE)
+    return Home(folder)
+
+
+def torture(folder: Path, kills: int, seed: int) -> None:
+    """Start runs and kill a random process of each at a random moment, until so many kills have hit; check the whole after each."""
+    chance = random.Random(seed)
+    folder.mkdir(exist_ok=True)
+    clean = prepared(folder / "clean")
+    began = time.monotonic()
+    assert start(clean.folder).wait(60) == 0
+    span = time.monotonic() - began
+    wanted = outputs(clean)
+    hits = round_number = 0
+    while hits < kills:
+        round_number += 1
+        home = prepared(folder / f"round-{round_number}")
+        size = 0
+        for _ in range(12):
+            process = start(home.folder)
+            time.sleep(chance.uniform(0.1, span))
+            living = family(process.pid)
+            if process.poll() is None:
+                os.kill(chance.choice(living), signal.SIGKILL)
+                hits += 1
+            process.communicate(timeout=60)
+            assert home.log.size >= size, "an entry was lost"
+            size = home.log.size
+            if size == ACTIONS + 1:
+                break
+        last = start(home.folder)
+        said, _ = last.communicate(timeout=60)
+        assert last.returncode == 0, said.decode()
+        assert outputs(home) == wanted
+        sound(home)
+
+
+def outputs(home: Home) -> dict[str, str]:
+    """What the ledger says that every action gave: key -> outputs, each key once."""
+    found: dict[str, str] = {}
+    for entry in home.log.entries():
+        predicate = entry.statement.predicate
+        if "buildDefinition" in predicate:
+            definition = predicate["buildDefinition"]
+            key = str((definition["buildType"], definition["externalParameters"], definition["resolvedDependencies"]))
+            assert key not in found, "an action was recorded twice"
+            found[key] = str(sorted((name, str(digest)) for name, digest in entry.statement.subjects.items()))
+    return found
+
+
+def sound(home: Home) -> None:
+    """Git and our own checks find nothing wrong, and nothing half-written lies about."""
+    home.git("fsck", "--strict")
+    report = verify_log(home.log, Policy.load(home.folder / ".ledger" / "policy.yaml"), full=True)
+    assert not [row.text for row in report.rows if row.status == "failed"]
+    assert not [finding for finding in fsck.check(home.store, full=True) if finding.severity == "error"]
+
+
+@pytest.mark.timeout(280)
+def test_twenty_kills(tmp_path: Path) -> None:
+    """Twenty kills at random moments of runner and workers lose nothing and change nothing."""
+    torture(tmp_path / "t", 20, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_two_hundred_kills(tmp_path: Path) -> None:
+    """Two hundred."""
+    torture(tmp_path / "t", 200, seed=2)
