@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ledger.errors import KeyFileError, PassphraseError, PublicKeyError, SignatureError
 
@@ -244,7 +244,6 @@ class KeyStore:
             KeyFileError: there is no such key, it is open to others, or it is not an Ed25519 key.
         """
         from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
         path, data = self._path(name), self._read(name)
@@ -258,11 +257,10 @@ class KeyStore:
             if encrypted:
                 raise PassphraseError(path, f"wrong passphrase for the key {name!r} (or the file is damaged)") from error
             raise KeyFileError(path, f"not a usable OpenSSH private key: {error}") from error
-        if not isinstance(private, Ed25519PrivateKey):
-            raise KeyFileError(path, f"the key {name!r} is not Ed25519; make one with `ledger key new`")
-        signer = Ed25519Signer(name, private)
+        # `cryptography` has compared the header's kind and public key with the copies beside the seed, but not with the seed itself.
+        signer = Ed25519Signer(name, cast("Ed25519PrivateKey", private))
         if signer.public != public:
-            raise KeyFileError(path, f"the file names the public key {public.short} but holds the private key of {signer.public.short}")
+            raise KeyFileError(path, f"damaged: it holds another private key than that of {public.short}, which it names")
         return signer
 
     def _path(self, name: str) -> Path:

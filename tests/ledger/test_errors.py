@@ -25,7 +25,16 @@ def test_the_tree_at_the_top_names_every_error(kind: type[Exception]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["StatementError", "SignatureError", "EnvelopeError", "NoteError", "UntrustedError", "ContradictionError", "ProofError", "RewrittenError"],
+    [
+        "StatementError",
+        "SignatureError",
+        "EnvelopeError",
+        "NoteError",
+        "UntrustedError",
+        "ContradictionError",
+        "ProofError",
+        "RewrittenError",
+    ],
 )
 def test_a_failed_verification_is_a_verification_error(name: str) -> None:
     """One base decides exit code 3."""

@@ -168,7 +168,7 @@ def test_every_key_of_small_order_is_refused() -> None:
 
 
 def test_non_canonical_points_and_points_off_the_curve_are_refused() -> None:
-    """y of p or more says the same point twice; about half of all y have no point."""
+    """A y of p or more says the same point twice; about half of all y have no point."""
     for y in range(P, 2**255):
         for sign in (0, 1):
             with pytest.raises(PublicKeyError, match="canonical"):
@@ -189,7 +189,7 @@ def test_non_canonical_points_and_points_off_the_curve_are_refused() -> None:
 
 
 def test_no_signed_bytes_of_one_kind_can_be_another() -> None:
-    """What is signed for an envelope, a commit and a checkpoint starts differently, whatever the content; so no signature moves between them."""
+    """What is signed for an envelope, a commit and a checkpoint starts differently, whatever it holds; so no signature moves between them."""
     signed: list[bytes] = []
 
     class Recorder(UnsafeSigner):
@@ -249,10 +249,10 @@ def test_a_key_is_never_replaced(tmp_path: Path) -> None:
     """A taken name, or one whose public half is still there, is refused; nothing changes and nothing is left over."""
     store = KeyStore(tmp_path)
     before = store.new("alice", None).public
-    with pytest.raises(KeyFileError, match="never replaced|is there already"):
+    with pytest.raises(KeyFileError, match="is there already"):
         store.new("alice", None)
     (tmp_path / "alice.pub").unlink()
-    with pytest.raises(KeyFileError, match="exists already.*never replaced"):
+    with pytest.raises(KeyFileError, match=r"exists already.*never replaced"):
         store.new("alice", None)
     (tmp_path / "bob.pub").write_text("from another machine")
     with pytest.raises(KeyFileError, match="a key of that name may be elsewhere"):
@@ -283,7 +283,7 @@ def test_a_private_key_that_others_can_use_is_refused(tmp_path: Path, mode: int)
 
 def test_a_missing_key_says_what_to_do(tmp_path: Path) -> None:
     """With the commands that list and make keys."""
-    with pytest.raises(KeyFileError, match="no key named 'alice'; `ledger key list` .* `ledger key new alice`"):
+    with pytest.raises(KeyFileError, match=r"no key named 'alice'; `ledger key list` .* `ledger key new alice`"):
         KeyStore(tmp_path).load("alice", None)
     (tmp_path / "folder").mkdir(mode=0o700)
     with pytest.raises(KeyFileError, match="cannot read the key: Is a directory"):
@@ -293,7 +293,7 @@ def test_a_missing_key_says_what_to_do(tmp_path: Path) -> None:
 def test_an_unwritable_folder_is_a_key_file_error(tmp_path: Path) -> None:
     """A file stands where the folder should be."""
     (tmp_path / "keys").write_text("not a folder")
-    with pytest.raises(KeyFileError, match="cannot write the key|exists already"):
+    with pytest.raises(KeyFileError, match="cannot write the key"):
         KeyStore(tmp_path / "keys" / "deeper").new("alice", None)
 
 
@@ -367,7 +367,7 @@ def test_a_header_that_names_another_key_is_refused(tmp_path: Path) -> None:
     signer = store.new("alice", None)
     blob, other = private_blob(tmp_path / "alice"), UnsafeSigner("other").public.raw
     damaged(tmp_path / "alice", blob.replace(signer.public.raw, other, 1))
-    with pytest.raises(KeyFileError, match="names the public key|not a usable"):
+    with pytest.raises(KeyFileError, match=r"not a usable OpenSSH private key.*mismatch"):
         store.load("alice", None)
 
 
@@ -397,7 +397,12 @@ def test_ssh_keygen_reads_our_files_and_we_read_its(tmp_path: Path) -> None:
         subprocess.run(command, check=True)
         loaded = store.load(theirs, passphrase)
         assert (tmp_path / f"{theirs}.pub").read_text().split()[:2] == ssh_public_line(loaded.public).split()
-    assert [(name, locked) for name, _, locked in store.list()] == [("locked", True), ("plain", False), ("ssh-locked", True), ("ssh-plain", False)]
+    assert [(name, locked) for name, _, locked in store.list()] == [
+        ("locked", True),
+        ("plain", False),
+        ("ssh-locked", True),
+        ("ssh-plain", False),
+    ]
 
 
 def test_the_public_line_of_an_ecdsa_key(tmp_path: Path) -> None:
