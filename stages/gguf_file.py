@@ -143,6 +143,7 @@ def check(path: Path, name: str = "") -> GgufFile:
     """Read the header of a GGUF file and check that the file is whole.
 
     Args:
+        path: the file.
         name: what to call the file in messages; its own name if empty.
 
     Raises:

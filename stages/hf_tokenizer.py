@@ -1,6 +1,7 @@
-"""The tokenizer of a model folder, as transformers reads it, and what must be known of it for a GGUF: its pre-tokenizer and whether it adds BOS.
+"""The tokenizer of a model folder, as transformers reads it, and what a GGUF must know of it: its pre-tokenizer and whether it adds BOS.
 
-Special tokens are never recognised inside a text (`<s>` in a file is three characters), as llama-perplexity does; only the tokenizer itself adds them.
+Special tokens are never recognised inside a text (`<s>` in a file is three characters), as in llama-perplexity; only the tokenizer itself
+adds them.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ SAMPLE = (
     "0 1 12 123 1234 12345 1234567890 3.14 1e-10 2024-02-29 v1.0.0-rc1\n"
     "  two   three    four\t\ttabs \n \n\n\n trailing   \n"
     "Ελληνικά, русский, 日本語の文章、한국어, العربية, हिन्दी, e\u0301 combining, zero\u200bwidth, \u00a0nbsp\n"
-    "🚀🦙 👩‍👩‍👧 ✅ ∑∞≠≈ ﬁ ½ x² ===== ----- ##### '''\"\"\"``` <tag attr=\"v\"/> a_b-c.d@e.f https://example.org/?q=1&r=2#s\n"
-    "id,name,price\n1,apple,0.30\n{\"a\": [true, false, null]}\n"
+    '🚀🦙 👩‍👩‍👧 ✅ ∑∞≠≈ ﬁ ½ x² ===== ----- ##### \'\'\'"""``` <tag attr="v"/> a_b-c.d@e.f https://example.org/?q=1&r=2#s\n'
+    'id,name,price\n1,apple,0.30\n{"a": [true, false, null]}\n'
 )
 """Code, prose, digits, runs of blanks, many scripts: what a wrong pre-tokenizer splits wrongly."""
 
@@ -52,7 +53,9 @@ class HfTokenizer:
             else:
                 self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, ImportError, KeyError) as error:
-            raise InputError(f"the model's tokenizer does not load ({error}); it needs tokenizer.json or tokenizer.model beside config.json") from error
+            raise InputError(
+                f"the model's tokenizer does not load ({error}); it needs tokenizer.json or tokenizer.model beside config.json"
+            ) from error
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is not None:
             backend.encode_special_tokens = True

@@ -1,9 +1,9 @@
 """The person's own llama.cpp build (`--llama-cpp DIR`), for GPUs or a newer release: its binaries are run, its converter converts.
 
 llama-perplexity takes text, not tokens, except in its KL mode, where it reads the tokens from the file of base log-probabilities. So that
-file is written here with our tokens and log-probabilities of zero (a hole, no bytes on disk), and what is printed after each chunk is read:
-the running perplexity, and the running mean nll (its difference to a base that is zero). Each chunk's mean nll follows from the two; it is exact to about
-1e-5 nats, and nothing finer is printed: the resolution of this toolchain is the chunk.
+file is written here with our tokens and log-probabilities of zero (a hole, no bytes on disk), and what is printed after each chunk is
+read: the running perplexity, and the running mean nll (its difference to a base that is zero). Each chunk's mean nll follows from the two, to
+about 1e-5 nats times its number. Nothing finer is printed: the resolution of this toolchain is the chunk.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class LlamaBuild:
                 "name": "llama.cpp build",
                 "version": self._version(),
                 "binaries": {name: _sha256(path) for name, path in sorted(self._binaries.items())},
-                "libraries": {path.name: _sha256(path) for path in sorted(self._binaries["llama-perplexity"].parent.glob("*.so*")) if path.is_file()},
+                "libraries": {
+                    path.name: _sha256(path) for path in sorted(self._binaries["llama-perplexity"].parent.glob("*.so*")) if path.is_file()
+                },
                 "converter": {"name": llama_converter.SCRIPT, "sha256": _sha256(converter)},
                 "resolution": self.resolution,
             }
@@ -145,8 +147,8 @@ class LlamaBuild:
 def write_tokens(path: Path, chunks: Sequence[Sequence[int]], window: Window, vocabulary: int) -> None:
     """Write chunks as a base file of llama-perplexity's KL mode, all log-probabilities zero.
 
-    Layout: `_logits_`, u32 n_ctx, i32 n_vocab, i32 n_chunk, i32 tokens, then for each scored token 2 floats and n_vocab (rounded up to even)
-    16-bit values; these are a hole of the file. Source: llama.cpp tools/perplexity/perplexity.cpp, kl_divergence().
+    Layout: `_logits_`, u32 n_ctx, i32 n_vocab, i32 n_chunk, i32 tokens, then for each scored token 2 floats and n_vocab (rounded up to
+    even) 16-bit values; these are a hole of the file. Source: llama.cpp tools/perplexity/perplexity.cpp, kl_divergence().
     """
     width = 2 * ((vocabulary + 1) // 2) + _SIXTEEN_BIT_EXTRA
     with path.open("wb") as file:
@@ -162,7 +164,7 @@ def chunk_means(said: str) -> list[float]:
     Of the two running values the finer one is taken: perplexity has 4 decimals, the mean nll 5.
 
     >>> chunk_means("   1      10.0000 ±    1.0     2.30259 ±    0.1   0 ± 0\\n   2      20.0000 ±    1.0     2.99573 ±    0.1   0 ± 0\\n")
-    [2.302585092994046, 3.688879454113936]
+    [2.30259, 3.688874546747064]
     """
     means: list[float] = []
     before = 0.0

@@ -1,8 +1,8 @@
 """Run llama.cpp's own converter in a process of its own: `python -P llama_converter_script.py LLAMA MODEL OUT OUTTYPE PRE ADD_BOS`.
 
-It imports nothing of this project, because LLAMA's top-level packages (`gguf`, `conversion`) collide with installed ones. Three things differ from calling
-`convert_hf_to_gguf.py` directly: a tokenizer whose hash llama.cpp does not know is taken as PRE (when that is not `-`) instead of failing;
-`add_bos` is always written; the model's name is `model`, so that no folder's name gets into the file.
+It imports nothing of this project, because LLAMA's top-level packages (`gguf`, `conversion`) collide with installed ones. Three things
+differ from calling `convert_hf_to_gguf.py` directly: a tokenizer whose hash llama.cpp does not know is taken as PRE (when that is not `-`)
+instead of failing; `add_bos` is always written; the model's name is `model`, so that no folder's name gets into the file.
 """
 
 from __future__ import annotations

@@ -102,7 +102,9 @@ class Cyllama:
             self._tested = True
         for chunk in chunks:
             if max(chunk) >= loaded.n_vocab or min(chunk) < 0:
-                raise InputError(f"the text holds token {max(chunk)}, and {gguf_file.short(gguf)} has {loaded.n_vocab} tokens: another tokenizer")
+                raise InputError(
+                    f"the text holds token {max(chunk)}, and {gguf_file.short(gguf)} has {loaded.n_vocab} tokens: another tokenizer"
+                )
             tokens = [bos, *chunk[1:]] if bos is not None else list(chunk)
             yield self._chunk(loaded, tokens, window)
 

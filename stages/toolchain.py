@@ -6,9 +6,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,6 +21,12 @@ from stages.errors import InputError
 
 TOOL = "llama-cpp"
 """Name under which `Context.tools` holds the folder of the person's own build."""
+
+ENVIRONMENT = "stages.toolchain:describe"
+"""What stages that run a toolchain declare as their environment."""
+
+_PACKAGES = ("gguf", "numpy", "safetensors", "sentencepiece", "tokenizers", "torch", "transformers")
+_INSTRUCTIONS = ("sse", "ssse", "avx", "fma", "f16c", "amx", "bmi", "asimd", "sve", "neon")
 
 Resolution = Literal["token", "chunk"]
 """What an nll value stands for: each token's own, or the mean of its chunk."""
@@ -55,8 +65,11 @@ class Toolchain(Protocol):
         """Write a model folder (safetensors) as GGUF.
 
         Args:
+            model: a folder as `save_pretrained` writes it.
+            out: the file to write.
             outtype: F32, F16 or BF16.
             pre: name of the pre-tokenizer for a tokenizer that llama.cpp does not know by its hash; None refuses such a one.
+            add_bos: written into the file's vocabulary.
         """
         ...
 
@@ -72,7 +85,11 @@ class Toolchain(Protocol):
         """Negative log-likelihood in nats of the scored tokens of each chunk, chunk after chunk.
 
         Args:
+            gguf: the model.
             chunks: each `window.n_ctx` ids; the first is replaced by `bos` when that is not None.
+            window: how they are read.
+            bos: what the file's vocabulary puts before a text (`bos_of`).
+            threads: of llama.cpp.
         """
         ...
 
@@ -117,7 +134,9 @@ def bos_of(toolchain: Toolchain, gguf: Path) -> int | None:
         return None
     if special[1:] == plain:
         return special[0]
-    raise InputError(f"the vocabulary of {gguf_file.short(gguf)} turns 'a' {plain} into {special}: perplexity is defined only where at most BOS is added")
+    raise InputError(
+        f"the vocabulary of {gguf_file.short(gguf)} turns 'a' {plain} into {special}: perplexity is defined only where at most BOS is added"
+    )
 
 
 def threads() -> int:
@@ -125,16 +144,39 @@ def threads() -> int:
     return int(os.environ.get("LEDGER_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1")
 
 
-def describe(tools: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The environment of a stage that runs a toolchain: the machine's, and the toolchain's identity.
+def describe() -> dict[str, Any]:
+    """The environment of a stage that runs a toolchain or a tokenizer; JSON without floats.
+
+    The tools are those of $LEDGER_TOOLS (JSON, name -> folder), which workers set from what the person named.
 
     Raises:
         ToolError: as `choose`.
     """
-    import platform
+    return _describe(os.environ.get("LEDGER_TOOLS") or "{}", threads())
 
+
+@lru_cache
+def _describe(tools: str, threads_used: int) -> dict[str, Any]:
     return {
-        "cpu": platform.machine(),
-        "threads": threads(),
-        "toolchain": choose(tools or {}, {}).identity(),
+        "cpu": {"machine": platform.machine(), "flags": _flags()},
+        "threads": threads_used,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "toolchain": choose(json.loads(tools), {}).identity(),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _flags() -> str:
+    """The processor's vector instructions, sorted; empty where /proc/cpuinfo is missing."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return " ".join(sorted(flag for flag in flags if flag.startswith(_INSTRUCTIONS)))

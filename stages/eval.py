@@ -1,0 +1,215 @@
+"""Evaluate models on benchmarks, and compare them with the base model where the recipe wants that.
+
+A benchmark is a plug-in (`stages.benchmarks`). As a composite this stage evaluates the GGUF files of one model; its recipe form also
+quantises and evaluates the base model in the same types and adds the comparison.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from stages import plugins
+from stages.benchmarks.benchmark import Benchmark, Subject
+from stages.compare import Compare, Row
+from stages.errors import RecipeError, SpecError
+from stages.quant import Quant, wanted
+from stages.recipe import known
+from stages.stage import Composite, Graph, Input, Node, Ref, spec_from_json
+from stages.tokenizer_of_model import TokenizerOfModel
+from store.cas import Cas
+
+_GGUF = "gguf-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One benchmark with its settings: fields of its spec, as JSON. Its dataset is the input `dataset-<position>`."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eval:
+    """What to evaluate with."""
+
+    benchmarks: tuple[Use, ...]
+
+
+def loaded(use: Use) -> tuple[Benchmark, Any]:
+    """A benchmark and its spec.
+
+    Raises:
+        PluginError: no such benchmark.
+        SpecError: a setting that it does not have (the nearest is offered), or of the wrong kind.
+    """
+    benchmark: Benchmark = plugins.load("benchmarks", use.name)
+    names = [item.name for item in fields(benchmark.spec)]
+    for key in use.settings:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            raise SpecError(
+                f"benchmark {use.name} has no setting {key!r}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}")
+            )
+    return benchmark, spec_from_json(benchmark.spec, use.settings)
+
+
+def expand(spec: Eval, inputs: Mapping[str, Input], store: Cas) -> Graph:
+    """Every benchmark on every GGUF file: outputs `metrics-<benchmark>-<TYPE>` and whatever else the benchmark gives.
+
+    Raises:
+        PluginError, SpecError: as `loaded`; or a benchmark whose graph gives no metrics.
+    """
+    nodes = [Node("tokenizer", "tokenizer-of-model", TokenizerOfModel(), {"model": inputs["model"]})]
+    outputs: dict[str, Input] = {}
+    for number, use in enumerate(spec.benchmarks):
+        benchmark, settings = loaded(use)
+        for name in sorted(name for name in inputs if name.startswith(_GGUF)):
+            subject = Subject(inputs[name], Ref("tokenizer", "tokenizer"), inputs[f"dataset-{number}"])
+            graph = benchmark.graph(settings, subject)
+            if "metrics" not in graph.outputs:
+                raise SpecError(f"benchmark {use.name} gives {', '.join(graph.outputs) or 'nothing'}, and no metrics")
+            label = f"{use.name}-{name[len(_GGUF) :]}"
+            inner = {node.id for node in graph.nodes}
+            nodes += [
+                Node(
+                    f"{label}/{node.id}",
+                    node.stage,
+                    node.spec,
+                    {key: _within(label, inner, item) for key, item in node.inputs.items()},
+                    node.label,
+                )
+                for node in graph.nodes
+            ]
+            outputs |= {f"{output}-{label}": _within(label, inner, item) for output, item in graph.outputs.items()}
+    return Graph(tuple(nodes), outputs)
+
+
+def _within(label: str, inner: set[str], item: Input) -> Input:
+    """A Ref to a node of the benchmark's own graph, under the name that the node got here."""
+    return Ref(f"{label}/{item.node}", item.output) if isinstance(item, Ref) and item.node in inner else item
+
+
+def lower(call: Any) -> Any:
+    """The recipe form: `benchmarks: [{name, dataset, ...}]`, `compareToBase`.
+
+    The GGUF files of the nearest quant stage are evaluated. With `compareToBase` (the default) the source model is quantised into the same
+    types and evaluated too, unless it is the very model that was quantised, and a comparison is made; in it every row stands against the
+    base's of its type, and the base's types against its first.
+
+    Raises:
+        RecipeError: no quant stage comes before, a benchmark without a dataset, an unknown key.
+        PluginError, SpecError: as `loaded`.
+    """
+    from stages import lowering
+
+    entry = call.entry
+    known(entry.fields, ("benchmarks", "compareToBase", *STAGE.described), entry.type, entry.where)
+    made = _nearest_quant(call)
+    if made is None:
+        raise RecipeError(f"line {entry.line}: {entry.type} needs GGUF files: put a quant stage before it")
+    quant, model, files = made
+    uses, datasets = _uses(call)
+    compare = entry.fields.get("compareToBase", True)
+    if not isinstance(compare, bool):
+        raise RecipeError(f"{entry.where('compareToBase')}compareToBase is true or false, not {compare!r}")
+    base = next((lowered.outputs["model"] for _, lowered in call.before if "model" in lowered.outputs), None)
+    subjects = {_variant(call): (model, files)}
+    nodes: list[Node] = []
+    if base is None or base == model:
+        subjects = {"base" if base == model else _variant(call): (model, files)}
+    elif compare:
+        nodes.append(Node(f"{call.id}/quant-base", "quant", quant, {"model": base}))
+        subjects = {"base": (base, {name: Ref(f"{call.id}/quant-base", name) for name in files}), **subjects}
+    outputs: dict[str, Input] = {}
+    for variant, (tree, ggufs) in subjects.items():
+        node = Node(f"{call.id}/{variant}", STAGE.name, Eval(benchmarks=uses), {"model": tree, **ggufs, **datasets})
+        nodes.append(node)
+        for use in uses:
+            for name in files:
+                output = f"metrics-{use.name}-{name[len(_GGUF) :]}"
+                outputs[output if variant != "base" or len(subjects) == 1 else f"{output}-base"] = Ref(node.id, output)
+    for use in uses:
+        if use.name != "perplexity":
+            continue
+        comparison = _comparison(call.id, use.name, subjects)
+        nodes.append(comparison)
+        outputs |= {"report": Ref(comparison.id, "report"), "table": Ref(comparison.id, "table")}
+    return lowering.Lowered(tuple(nodes), outputs)
+
+
+def _nearest_quant(call: Any) -> tuple[Quant, Input, dict[str, Input]] | None:
+    """The latest quant stage that made GGUF files: its spec, the model it took, its files."""
+    for entry, lowered in reversed(call.before):
+        files = {name: item for name, item in lowered.outputs.items() if name.startswith(_GGUF)}
+        if files and entry.type == "quant":
+            spec = lowered.nodes[0].spec
+            assert isinstance(spec, Quant)
+            wanted(spec)
+            return spec, lowered.nodes[0].inputs["model"], files
+    return None
+
+
+def _uses(call: Any) -> tuple[tuple[Use, ...], dict[str, Input]]:
+    from stages import lowering
+
+    entry = call.entry
+    listed = entry.fields.get("benchmarks")
+    if (
+        not isinstance(listed, list)
+        or not listed
+        or not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed)
+    ):
+        raise RecipeError(f"{entry.where('benchmarks')}{entry.type} needs benchmarks: a list of mappings with a name and a dataset")
+    uses, datasets = [], {}
+    for number, item in enumerate(listed):
+        if not isinstance(item.get("dataset"), str):
+            raise RecipeError(f"{entry.where('benchmarks')}benchmark {item['name']} needs a dataset: the path of a file")
+        benchmark: Benchmark = plugins.load("benchmarks", item["name"])
+        keys = {lowering.camel(one.name): one.name for one in fields(benchmark.spec)}
+        known(item, ("name", "dataset", *keys, *_DESCRIBED), f"benchmark {item['name']}", lambda _: entry.where("benchmarks"))
+        use = Use(name=item["name"], settings={keys[key]: value for key, value in item.items() if key in keys})
+        loaded(use)
+        uses.append(use)
+        datasets[f"dataset-{number}"] = call.materials(item["dataset"])
+    return tuple(uses), datasets
+
+
+def _variant(call: Any) -> str:
+    """What people read before a row: `pruned` after any pruning stage, else the id of the last stage that made a model."""
+    makers = [entry for entry, lowered in call.before if "model" in lowered.outputs]
+    if any("prune" in entry.type for entry in makers):
+        return "pruned"
+    return makers[-1].id if makers else "model"
+
+
+def _comparison(prefix: str, benchmark: str, subjects: Mapping[str, tuple[Input, Mapping[str, Input]]]) -> Node:
+    rows: list[Row] = []
+    inputs: dict[str, Input] = {}
+    for variant, (_, files) in subjects.items():
+        for output in files:
+            tier = output[len(_GGUF) :]
+            name = f"{variant}-{tier}"
+            baseline = f"base-{tier}" if variant != "base" and "base" in subjects else rows[0].name if rows else None
+            rows.append(Row(name=name, variant=variant, tier=tier, baseline=baseline))
+            inputs[f"nll-{name}"] = Ref(f"{prefix}/{variant}", f"nll-{benchmark}-{tier}")
+            inputs[f"gguf-{name}"] = files[output]
+    return Node(f"{prefix}/compare", "compare", Compare(rows=tuple(rows)), inputs)
+
+
+_DESCRIBED = ("subset", "nShot", "submitToLeaderboard", "samplesPath", "baseSamplesPath", "calibrationAnchor", "notes")
+
+STAGE = Composite(
+    name="eval",
+    spec=Eval,
+    inputs=("model", "gguf-*", "dataset-*"),
+    outputs=("*",),
+    reads=(),
+    expand=expand,
+    described=("passingThreshold", "calibrationAnchor", "notes"),
+    lower=lower,
+)
