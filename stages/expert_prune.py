@@ -74,7 +74,7 @@ def expand(spec: ExpertPrune, inputs: Mapping[str, Input], store: Cas) -> Graph:
         )
         for number, item in enumerate(files)
     ]
-    parts: dict[str, Input] = {"model": model, "plan": plan} | {node.id: Ref(node.id, "shard") for node in shards}
+    parts: dict[str, Input] = {"model": model, "plan": plan, **{node.id: Ref(node.id, "shard") for node in shards}}
     assemble = Node("assemble", "prune-assemble", PruneAssemble(family=family.name), parts, f"{experts}→{spec.keep_experts}")
     return Graph((select, *shards, assemble), {"model": Ref("assemble", "model"), "plan": plan})
 

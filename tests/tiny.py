@@ -57,7 +57,12 @@ def make_model(
     Args:
         folder: made if need be.
         family: mixtral, qwen3_moe, olmoe, phimoe, granitemoe, deepseek_v2 or deepseek_v3 (first layer dense, one shared expert).
-        hidden, intermediate, layers, experts, top_k, vocab: sizes; all experts have `intermediate`.
+        hidden: size of the stream between layers.
+        intermediate: size inside each expert.
+        layers: decoder layers.
+        experts: per layer.
+        top_k: experts per token.
+        vocab: tokens.
         seed: of the weights.
         dtype: of the stored weights.
         max_shard_size: smaller than the model gives several shards and an index.
@@ -84,6 +89,8 @@ def make_model(
     }
     if family in ("mixtral", "phimoe", "granitemoe"):
         fields |= {"intermediate_size": intermediate, "num_local_experts": experts}
+        if family == "granitemoe":
+            fields["attention_multiplier"] = (hidden // 4) ** -0.5  # its own default of 1 makes attention so sharp that rounding shows
     elif family == "qwen3_moe":
         fields |= {"intermediate_size": 2 * intermediate, "moe_intermediate_size": intermediate, "num_experts": experts}
         fields |= {"head_dim": hidden // 4, "norm_topk_prob": True}
