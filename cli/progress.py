@@ -91,21 +91,13 @@ class Board:
         self.plan: Planned | None = None
         self.groups: dict[str, Group] = {}
         self.failures: list[Failed] = []
-
-    @property
-    def found(self) -> int:
-        """Actions whose results were in the ledger."""
-        return sum(group.found for group in self.groups.values())
-
-    @property
-    def ran(self) -> int:
-        """Actions that ran and were recorded."""
-        return sum(group.ran for group in self.groups.values())
+        self.recorded: set[str] = set()
+        """Keys of the actions that ran and are kept; several nodes may share one."""
 
     @property
     def idle(self) -> bool:
         """As far as is known, nothing has to be done: all was found."""
-        return self.plan is None or (self.plan.found >= self.plan.total and not self.plan.open and not self.ran and not self.failures)
+        return self.plan is None or (self.plan.found >= self.plan.total and not self.plan.open and not self.recorded and not self.failures)
 
     def take(self, event: Event) -> None:
         """Remember one event."""
@@ -132,6 +124,7 @@ class Board:
             elif isinstance(event, Finished):
                 group.running.pop(event.key, None)
                 group.ran += 1
+                self.recorded.add(event.key)
                 group.ended_s = now
                 group.size_bytes += sum(event.sizes.values())
                 _gather(group.notes, event.notes)

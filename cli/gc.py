@@ -1,0 +1,109 @@
+"""`ledger gc`: what nothing needs any more; shown first, deleted when told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.errors import BusyError
+from cli.names import pins, runs
+from cli.options import common
+from cli.output import Output, many, short, size
+from cli.workspace import Workspace, open_here
+
+if TYPE_CHECKING:
+    from store.digest import Digest
+
+_SHOWN = 20
+
+
+@click.command()
+@click.option("--delete", is_flag=True, help="Delete it. Without this, only say what would go.")
+@common
+def gc(delete: bool, ledger: Path | None, json: bool) -> int:
+    """Say which stored objects nothing needs any more; with --delete, remove them.
+
+    Kept are: inputs and outputs of every entry that the policy trusts, pins, what a run in progress uses, and every object
+    that one of these is made of. Entries themselves are never removed.
+    """
+    from store import fsck
+
+    workspace, output = open_here(ledger), Output(json=json)
+    store = workspace.writable_store if delete else workspace.store
+    with ExitStack() as held:
+        if delete:
+            _keep_runs_out(workspace, held)
+            held.enter_context(store.exclusive())
+        roots = set(_roots(workspace))
+        lost = fsck.garbage(store, roots)
+        if delete:
+            for digest, _ in lost:
+                store.delete(digest)
+    freed = sum(length for _, length in lost)
+    facts = {
+        "deleted": delete,
+        "objects": [{"digest": str(digest), "stored_bytes": length} for digest, length in lost],
+        "stored_bytes": freed,
+    }
+    lines = [f"  {short(digest, 12)}  {size(length)}" for digest, length in sorted(lost, key=lambda item: -item[1])[:_SHOWN]]
+    if len(lost) > _SHOWN:
+        lines.append(f"  and {len(lost) - _SHOWN} smaller ones; --json lists all")
+    if not lost:
+        lines = ["nothing to delete: everything in the store is needed"]
+    elif delete:
+        lines.append(f"deleted {many(len(lost), 'object')}, {size(freed)}")
+    else:
+        lines += [f"would delete {many(len(lost), 'object')}, {size(freed)}; nothing was touched", "next: ledger gc --delete"]
+    output.show(facts, lines)
+    return 0
+
+
+def _keep_runs_out(workspace: Workspace, held: ExitStack) -> None:
+    import fcntl
+
+    from stages import leases
+
+    try:
+        held.enter_context(leases.lock(workspace.folder / "runs" / "gc.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        going = ", ".join(f"{run.recipe} (process {run.pid})" for run in runs(workspace.folder) if run.state == "running")
+        raise BusyError(
+            f"a run is in progress{': ' + going if going else ''}; nothing was deleted. Try again when it has finished"
+        ) from error
+
+
+def _roots(workspace: Workspace) -> Iterator[Digest]:
+    from ledger.errors import VerificationError
+    from ledger.lookup import accept
+    from ledger.predicates import RUN, action_of
+
+    for entry in workspace.log.entries():
+        try:
+            statement = accept(entry, workspace.policy).statement
+            yield from statement.subjects.values()
+            if statement.predicate_type == RUN:
+                yield from action_of(statement).inputs.values()
+        except VerificationError:
+            continue  # what the policy does not trust is not kept for it
+    yield from pins(workspace.folder).values()
+    for run in runs(workspace.folder):
+        if run.state == "running" and alive(run.pid):
+            yield from run.roots
+
+
+def alive(pid: int | None) -> bool:
+    """Whether a process of that number exists."""
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,240 @@
+"""Where the ledger of this folder is, and how it is opened: to read without a key, or to sign.
+
+A ledger is the nearest `.ledger` in the working folder or above it, unless `--ledger` or `$LEDGER_DIR` names one. Private keys are
+elsewhere (`~/.config/ledger/keys` or `$LEDGER_KEYS`), so that a ledger can be copied or shared without them.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.errors import CliError, NoLedgerError, UsageError
+from cli.output import place
+
+if TYPE_CHECKING:
+    from ledger.keys import KeyStore, Signer
+    from ledger.log import Log
+    from ledger.policy import Policy
+    from store.local import LocalCas
+
+NAME = ".ledger"
+POLICY = "policy.yaml"
+
+
+def find(named: Path | None) -> Path | None:
+    """The ledger's folder: `named`, else `$LEDGER_DIR`, else the nearest `.ledger` here or above; None when it is not there.
+
+    Raises:
+        NoLedgerError: a folder was named that holds something else.
+    """
+    named = named or (Path(os.environ["LEDGER_DIR"]) if os.environ.get("LEDGER_DIR") else None)
+    if named is None:
+        here = Path.cwd()
+        return next((folder / NAME for folder in (here, *here.parents) if _is_ledger(folder / NAME)), None)
+    for folder in (named, named / NAME):
+        if _is_ledger(folder):
+            return folder
+    if named.exists() and (not named.is_dir() or any(named.iterdir())):
+        raise NoLedgerError(
+            f"{place(named)} is not a ledger; name the folder that `ledger init --ledger DIR` made, or one that is not there yet"
+        )
+    return None
+
+
+def _is_ledger(folder: Path) -> bool:
+    return (folder / "log.git").exists()
+
+
+def open_here(named: Path | None) -> Workspace:
+    """The ledger of this folder.
+
+    Raises:
+        NoLedgerError: there is none.
+    """
+    folder = find(named)
+    if folder is None:
+        where = "here or in a folder above" if named is None else f"at {place(named)}"
+        raise NoLedgerError(f"there is no ledger {where}; `ledger run RECIPE` or `ledger init` makes one")
+    return Workspace(folder)
+
+
+@dataclass
+class Workspace:
+    """A ledger's folder. Everything is opened when it is first used, and read-only unless asked otherwise."""
+
+    folder: Path
+
+    @cached_property
+    def policy(self) -> Policy:
+        """Whom this reader trusts.
+
+        Raises:
+            PolicyError: the file is missing or says something impossible.
+        """
+        from ledger.policy import Policy
+
+        return Policy.load(self.folder / POLICY)
+
+    @cached_property
+    def log(self) -> Log:
+        """The log, for reading; needs no key."""
+        from ledger.log import Log
+
+        return Log.open(self.folder)
+
+    @cached_property
+    def store(self) -> LocalCas:
+        """The store, for reading; creates nothing."""
+        from store.local import LocalCas
+
+        return LocalCas.open_readonly(self.folder)
+
+    @cached_property
+    def writable_store(self) -> LocalCas:
+        """The store, for writing."""
+        from store.local import LocalCas
+
+        return LocalCas(self.folder)
+
+    def signing_log(self, signer: Signer) -> Log:
+        """The log, for appending."""
+        from ledger.log import Log
+
+        return Log.open(self.folder, signer=signer)
+
+    def signer(self, name: str | None = None) -> Signer:
+        """The key that signs here: `name`, else the only one of one's own that this ledger's policy trusts.
+
+        Raises:
+            UsageError: there is none such, or more than one.
+            PassphraseError: it is encrypted and the passphrase is missing or wrong.
+        """
+        from ledger.keys import KeyStore
+
+        keys = KeyStore.default()
+        if name is None:
+            name = self._own_key(keys)
+        return unlock(keys, name)
+
+    def _own_key(self, keys: KeyStore) -> str:
+        own = keys.list()
+        trusted = set(self.policy.keys.values())
+        names = [name for name, public, _ in own if public in trusted]
+        where = place(self.folder / POLICY)
+        if len(names) == 1:
+            return names[0]
+        if names:
+            raise UsageError(f"several of your keys are trusted by {where}: {', '.join(names)}; say which one signs: --key NAME")
+        if not own:
+            raise UsageError(
+                f"there is no key in {place(keys.folder)}; `ledger key new NAME` makes one: add its line to {where}, "
+                "or copy your key there from the machine that has it"
+            )
+        listed = ", ".join(f"{name} {public.short}" for name, public, _ in own)
+        raise UsageError(f"none of your keys ({listed}) is trusted by {where}; add one to its `keys` and `rules`, or say --key NAME")
+
+
+def unlock(keys: KeyStore, name: str) -> Signer:
+    """A private key; its passphrase comes from `$LEDGER_PASSPHRASE`, else from the person at the terminal.
+
+    Raises:
+        PassphraseError: it is needed and missing, or wrong.
+        KeyFileError: there is no such key, or it cannot be used.
+    """
+    encrypted = any(known == name and locked for known, _, locked in keys.list())
+    return keys.load(name, _passphrase(f"passphrase of the key {name}: ") if encrypted else None)
+
+
+def _passphrase(prompt: str) -> str | None:
+    given = os.environ.get("LEDGER_PASSPHRASE")
+    if given:
+        return given
+    return getpass.getpass(prompt) if sys.stdin.isatty() else None
+
+
+def new_passphrase(*, ask: bool) -> str | None:
+    """The passphrase for a key that is about to be made: `$LEDGER_PASSPHRASE`; asked for twice when `ask`; else none.
+
+    Raises:
+        CliError: the two differ, or there is nobody to ask.
+    """
+    given = os.environ.get("LEDGER_PASSPHRASE")
+    if given or not ask:
+        return given or None
+    if not sys.stdin.isatty():
+        raise UsageError("--passphrase asks at the terminal, and this is none; set LEDGER_PASSPHRASE instead")
+    first = getpass.getpass("passphrase for the new key: ")
+    if not first:
+        raise CliError("an empty passphrase protects nothing; leave --passphrase out for a key without one. Nothing was made")
+    if getpass.getpass("the same again: ") != first:
+        raise CliError("the two passphrases differ; nothing was made")
+    return first
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new ledger: its folder, the key that signs in it, and whether the key was made for it."""
+
+    folder: Path
+    signer: Signer
+    new_key: bool
+    keys: Path
+
+    @property
+    def sentence(self) -> str:
+        """`made .ledger (key ed25519:7Qx2.. in ~/.config/ledger/keys, policy .ledger/policy.yaml)`."""
+        key = f"{'key' if self.new_key else 'your key'} {self.signer.name} {self.signer.public.short} in {place(self.keys)}"
+        return f"made {place(self.folder)} ({key}, policy {place(self.folder / POLICY)})"
+
+
+def create(named: Path | None, *, key: str | None, passphrase: Callable[[], str | None]) -> Created:
+    """Make a ledger, its policy, and a key if there is none. A folder is a ledger once all of it is there.
+
+    Args:
+        named: the ledger's folder; `.ledger` here if None.
+        key: which key signs; made if it does not exist. None: the only one, or one named after the user.
+        passphrase: called only when a key is made.
+
+    Raises:
+        CliError: there is a ledger already, or something else.
+        UsageError: there are several keys to choose from.
+    """
+    from ledger.keys import KeyStore
+    from ledger.log import Log
+    from ledger.policy import Policy
+
+    folder = named or Path(os.environ.get("LEDGER_DIR") or NAME)
+    if _is_ledger(folder):
+        raise CliError(f"{place(folder)} is a ledger already; nothing was changed. `ledger status` says what is in it")
+    if folder.exists() and (not folder.is_dir() or {item.name for item in folder.iterdir()} - {POLICY, ".gitignore"}):
+        raise CliError(f"{place(folder)} exists already and is no ledger; nothing was changed. Name another folder: --ledger DIR")
+    keys = KeyStore.default()
+    own = [name for name, _, _ in keys.list()]
+    key = key or _default_key(own)
+    new_key = key not in own
+    signer = keys.new(key, passphrase()) if new_key else unlock(keys, key)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / POLICY).exists():
+        (folder / POLICY).write_text(Policy.starting(key, signer.public), encoding="utf-8")
+    # Hundreds of gigabytes beside somebody's code: git must not pick them up.
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    # Last, and by rename: a folder with a log is a ledger, and one without is finished by the next `init`.
+    Log.create(folder, signer=signer).close()
+    return Created(folder, signer, new_key, keys.folder)
+
+
+def _default_key(own: list[str]) -> str:
+    user = re.sub(r"[^A-Za-z0-9._@-]", "-", os.environ.get("USER") or os.environ.get("LOGNAME") or "me").lstrip("._@-")[:64] or "me"
+    if not own or user in own:
+        return user
+    if len(own) == 1:
+        return own[0]
+    raise UsageError(f"there are several keys: {', '.join(own)}; say which one signs in this ledger: --key NAME")
