@@ -48,11 +48,15 @@ def open_regular(path: str | Path) -> int:
 
 
 def hash_fd(fd: int, tick: Tick | None = None, sink: Callable[[memoryview], object] | None = None) -> Digest:
-    """SHA-256 of what is left to read, in one pass; `sink` gets the same bytes."""
+    """SHA-256 of a file from where the descriptor stands, in one pass; `sink` gets the same bytes.
+
+    No more is read than the file had at the start, so a file that somebody appends to comes to an end; compare its stat afterwards.
+    """
     hasher = hashlib.sha256()
-    # One byte more than the file, so that a small file is read with one call and its end is seen with the next.
-    buffer = memoryview(bytearray(min(BUFFER_BYTES, os.fstat(fd).st_size + 1)))
-    while count := os.readv(fd, [buffer]):
+    left = os.fstat(fd).st_size - os.lseek(fd, 0, os.SEEK_CUR)
+    buffer = memoryview(bytearray(max(0, min(BUFFER_BYTES, left))))
+    while left > 0 and (count := os.readv(fd, [buffer[:left]])):
+        left -= count
         piece = buffer[:count]
         hasher.update(piece)
         if sink is not None:

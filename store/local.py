@@ -53,6 +53,7 @@ SMALL_BYTES = 1 << 16
 _MODE = 0o444
 _WRITE_BITS = 0o222
 _READ_AHEAD_BYTES = 1 << 17
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 class LocalCas:
@@ -466,7 +467,7 @@ class LocalCas:
         """See `store.cas.Cas.size`."""
         try:
             return self._name("objects", digest).stat().st_size
-        except FileNotFoundError:
+        except _ABSENT:
             return self._recipe(digest)[0].size
 
     def list(self) -> Iterator[Digest]:
@@ -504,7 +505,7 @@ class LocalCas:
         for area in ("objects", "splices"):
             try:
                 found = self._name(area, digest).stat()
-            except FileNotFoundError:
+            except _ABSENT:
                 continue
             return found.st_blocks * 512 if found.st_nlink == 1 else 0
         raise NotFoundError(digest)
@@ -539,13 +540,13 @@ class LocalCas:
     def _trusted(self, name: Path, digest: Digest) -> bool:
         try:
             return self.stats.lookup(name.stat()) == digest
-        except FileNotFoundError:
+        except _ABSENT:
             return False
 
     def _open_file(self, name: Path, digest: Digest) -> _CheckedFile:
         try:
             return _CheckedFile(os.open(name, os.O_RDONLY | os.O_CLOEXEC), digest)
-        except FileNotFoundError as error:
+        except _ABSENT as error:
             raise NotFoundError(digest) from error
         except OSError as error:
             raise CorruptError(
@@ -734,7 +735,7 @@ def _remove_dead(tmp: Path) -> None:
 def _listed(folder: Path) -> Sequence[str]:
     try:
         return [item.name for item in folder.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
+    except _ABSENT:
         return ()
 
 

@@ -47,16 +47,14 @@ class MemoryCas:
 
     def add_file(self, path: Path, tick: Callable[[int], None] | None = None) -> Digest:
         """See `store.cas.Cas.add_file`; always a copy."""
+        pieces = []
         with io.FileIO(files.open_regular(path), "rb") as file:
             before = os.fstat(file.fileno())
-            pieces = []
-            while piece := file.read(files.BUFFER_BYTES):
-                pieces.append(piece)
-                if tick is not None:
-                    tick(len(piece))
+            digest = files.hash_fd(file.fileno(), tick, lambda piece: pieces.append(bytes(piece)))
             if not files.same_content(before, os.fstat(file.fileno())):
                 raise UnstableError(f"{path} changed while it was being stored, and was not; run again when nothing writes it")
-        return self.put(b"".join(pieces))
+        self.put(b"".join(pieces))
+        return digest
 
     def splice(self, parts: Sequence[Part]) -> Digest:
         """See `store.cas.Cas.splice`."""

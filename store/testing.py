@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from store.cas import ManagedCas, Range
+from store.cas import ManagedCas, Part, Range
 from store.digest import Digest
-from store.errors import CorruptError, NotFoundError, PathError, RangeError
+from store.errors import CorruptError, NotFoundError, PathError, RangeError, UnwritableError
 from store.splice import LITERAL_MAX_BYTES
 
 BIG = random.Random(7).randbytes(300_001)
@@ -169,7 +169,7 @@ class CasContract(ABC):
     def test_a_splice_is_seekable(self, cas: ManagedCas) -> None:
         """Random seeks and reads of a splice give what they give in the concatenation."""
         source = cas.put(BIG)
-        parts = [Range(source, 5, 70_000), b"literal", Range(source, 0, 3), Range(source, 200_000, 90_000)]
+        parts: list[Part] = [Range(source, 5, 70_000), b"literal", Range(source, 0, 3), Range(source, 200_000, 90_000)]
         expected = BIG[5:70_005] + b"literal" + BIG[:3] + BIG[200_000:290_000]
         chance = random.Random(1)
         with cas.open(cas.splice(parts)) as file:
@@ -258,7 +258,7 @@ class CasContract(ABC):
             target = tmp_path / digest.hex
             cas.place(digest, target)
             assert target.read_bytes() == cas.read(digest)
-            with pytest.raises(Exception, match="exist"):
+            with pytest.raises(UnwritableError, match="exist"):
                 cas.place(digest, target)
             assert target.read_bytes() == cas.read(digest)
 
