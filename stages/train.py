@@ -176,14 +176,14 @@ def expand(spec: Train, inputs: Mapping[str, Input], store: Cas) -> Graph:
         state = Ref(segment, "state")
     export = TrainExport(dtype=spec.dtype, shard_bytes=spec.shard_bytes)
     nodes.append(Node("export", "train-export", export, {"state": state, "tokenizer": tokenizer}))
-    return Graph(tuple(nodes), {"model": Ref("export", "model"), "tokenizer": tokenizer, "tokens": tokens, "state": state})
+    return Graph(tuple(nodes), {"model": Ref("export", "model"), "tokenizer": tokenizer, "training-tokens": tokens, "state": state})
 
 
 STAGE = Composite(
     name="train",
     spec=Train,
     inputs=("corpus",),
-    outputs=("model", "tokenizer", "tokens", "state"),
+    outputs=("model", "tokenizer", "training-tokens", "state"),
     reads=("corpus",),
     expand=expand,
     keys={"dataset": "corpus"},

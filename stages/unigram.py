@@ -30,13 +30,19 @@ class Unigram:
 
     domain: str = ""
     """Count on the training tokens of one domain only: a harder baseline than the default, all of them."""
+    n_ctx: int = 512
+    """Score the tokens that the perplexity stage scores: the second half of each whole chunk of so many tokens. 0: every token."""
+
+    def __post_init__(self) -> None:
+        if self.n_ctx < 0 or self.n_ctx in (1, 2, 3):
+            raise SpecError(f"n_ctx is {self.n_ctx}; it must be 0 (score every token) or at least 4")
 
 
 STAGE = Leaf(
     name="unigram-perplexity",
     version=1,
     spec=Unigram,
-    inputs=("tokens", "tokenizer", "text"),
+    inputs=("training-tokens", "tokenizer", "text"),
     outputs=("metrics-unigram",),
     purity="E",
     run="stages.unigram:run",
@@ -54,11 +60,18 @@ def unigram_perplexity(train: NDArray[np.integer], heldout: NDArray[np.integer],
     return math.exp(-math.fsum(terms) / len(heldout))
 
 
+def scored(ids: NDArray[np.integer], n_ctx: int) -> NDArray[np.integer]:
+    """The ids that llama-perplexity predicts: in each whole chunk those after position n_ctx // 2; all of them if `n_ctx` is 0."""
+    if not n_ctx:
+        return ids
+    return ids[: len(ids) // n_ctx * n_ctx].reshape(-1, n_ctx)[:, n_ctx // 2 + 1 :].reshape(-1)
+
+
 def run(spec: Unigram, inputs: Mapping[str, Digest], context: Context) -> Outcome:
     """Count and evaluate; the output is canonical JSON with the perplexity as decimal text.
 
     Raises:
-        InputError: the text is empty. SpecError: the domain is not in the training tokens.
+        InputError: the text is too short. SpecError: the domain is not in the training tokens.
     """
     import numpy as np
     from transformers import AutoTokenizer
@@ -67,19 +80,20 @@ def run(spec: Unigram, inputs: Mapping[str, Digest], context: Context) -> Outcom
 
     tokenizer = AutoTokenizer.from_pretrained(context.folder(inputs["tokenizer"]))
     text = context.store.read(inputs["text"]).decode("utf-8")
-    heldout = np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int64)
+    ids = np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int64)
+    heldout = scored(ids, spec.n_ctx)
     if not len(heldout):
-        raise InputError(f"text {inputs['text'].short} is empty")
-    names = [entry.path for entry in tree.load(context.store, inputs["tokens"]).entries]
-    arrays = load_tokens(context.folder(inputs["tokens"]), names)
+        raise InputError(f"text {inputs['text'].short} has {len(ids)} tokens; nothing is left to score with n_ctx {spec.n_ctx}")
+    names = [entry.path for entry in tree.load(context.store, inputs["training-tokens"]).entries]
+    arrays = load_tokens(context.folder(inputs["training-tokens"]), names)
     if spec.domain and spec.domain not in arrays:
         raise SpecError(f"domain {spec.domain!r} is not among the training tokens; they are of {', '.join(sorted(arrays))}")
     train = np.concatenate([arrays[domain] for domain in sorted(arrays) if spec.domain in ("", domain)])
     result = {
-        "domain": spec.domain,
-        "heldout_tokens": len(heldout),
-        "perplexity": f"{unigram_perplexity(train, heldout, vocab_size=len(tokenizer)):.6g}",
-        "train_tokens": len(train),
-        "vocab_size": len(tokenizer),
+        "benchmark": "unigram-perplexity",
+        "dataset": {"digest": {"sha256": inputs["text"].hex}},
+        "metrics": {"perplexity": f"{unigram_perplexity(train, heldout, vocab_size=len(tokenizer)):.6g}"},
+        "settings": {"domain": spec.domain, "nCtx": spec.n_ctx},
+        "tokens": {"scored": len(heldout), "training": len(train), "vocabulary": len(tokenizer)},
     }
     return Outcome({"metrics-unigram": context.store.put(canonical.dumps(result))})

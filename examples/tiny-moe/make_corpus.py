@@ -32,7 +32,8 @@ TRAIN_BYTES = {"prose": 2_000_000, "python": 2_000_000, "tables": 1_100_000}
 HELDOUT_BYTES = 64_000  # of each domain; about 20,000 tokens
 HELDOUT_PIECE_BYTES = 1_500  # heldout.txt changes the domain this often
 HELDOUT_PIECES = 17  # of each domain in heldout.txt; about 25,000 tokens in all
-CALIBRATION_SAMPLES = 100  # of each domain; about 40,000 tokens in all
+CALIBRATION_SAMPLES = 100  # of each domain in calibration.jsonl; about 40,000 tokens in all
+MORE_SAMPLES = 120  # of each domain in calibration-more.jsonl, which begins with calibration.jsonl
 CALIBRATION_SAMPLE_BYTES = 430
 DOCUMENT_BYTES = 8_000  # at most this much of one held-out or calibration document, so that there are several
 OVERLAP_BYTES = 200
@@ -57,25 +58,31 @@ def main() -> None:
     }
     heldout: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
-    (arguments.out / "train").mkdir(parents=True, exist_ok=True)
+    for folder in ("train", "licenses"):
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     for domain, texts in documents.items():
         held, calibration, train = deal(domain, texts)
         heldout[domain] = [piece for text in held for piece in pieces(text, HELDOUT_PIECE_BYTES)]
-        samples[domain] = [piece for text in calibration for piece in pieces(text, CALIBRATION_SAMPLE_BYTES)][:CALIBRATION_SAMPLES]
+        samples[domain] = [piece for text in calibration for piece in pieces(text, CALIBRATION_SAMPLE_BYTES)]
         write(arguments.out / "train" / f"{domain}.txt", DOCUMENT_END.join(train))
         write(arguments.out / f"heldout-{domain}.txt", "\n".join(held))
     domains = sorted(documents)
     mixed = [heldout[domain][number] for number in range(HELDOUT_PIECES) for domain in domains]
     write(arguments.out / "heldout.txt", "\n".join(mixed))
-    rows = [{"domain": domain, "text": samples[domain][number]} for number in range(CALIBRATION_SAMPLES) for domain in domains]
-    write(arguments.out / "calibration.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    for name, count in (("calibration.jsonl", CALIBRATION_SAMPLES), ("calibration-more.jsonl", MORE_SAMPLES)):
+        rows = [{"domain": domain, "text": samples[domain][number]} for number in range(count) for domain in domains]
+        write(arguments.out / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    for name in PACKAGES:
+        (licence,) = [data for path, data in files[name].items() if path.endswith(f"/doc/{name}/copyright")] or [b""]
+        if licence:  # libpython3.11-stdlib links to that of libpython3.11-minimal
+            write(arguments.out / "licenses" / f"{name}.txt", licence.decode("utf-8"))
 
 
 def write(path: Path, text: str) -> None:
     """Write a file and print its line of corpus/README.md."""
     data = text.encode()
     path.write_bytes(data)
-    print(f"| {path.name} | {len(data):,} | `{hashlib.sha256(data).hexdigest()}` |")
+    print(f"| {path.parent.name}/{path.name} | {len(data):,} | `{hashlib.sha256(data).hexdigest()}` |")
 
 
 # --- packages ------------------------------------------------------------------------------------------------------------------
@@ -156,7 +163,7 @@ def blocks(files: dict[str, bytes]) -> Iterator[str]:
 def deal(domain: str, texts: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Held-out, calibration and training documents of a domain, disjoint and without shared runs of 200 bytes."""
     texts = sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).hexdigest())
-    aside, calibration_bytes = [], CALIBRATION_SAMPLES * CALIBRATION_SAMPLE_BYTES * 2
+    aside, calibration_bytes = [], MORE_SAMPLES * CALIBRATION_SAMPLE_BYTES * 2
     while sum(map(len, aside)) < 2 * HELDOUT_BYTES + calibration_bytes:
         aside.append(head(texts.pop(0)))
     train, size = [], 0

@@ -22,6 +22,7 @@ from stages import (
     unigram,
 )
 from stages.context import LeafContext
+from stages.environment import pin
 from stages.errors import InputError, SpecError, StageError
 from stages.stage import Composite, Graph, Leaf, Ref, spec_from_json, spec_to_json
 from stages.train import Architecture, Train, Training
@@ -82,6 +83,7 @@ def context(store: LocalCas, place: Path, memo: dict[str, Any] | None = None) ->
 
 def run_graph(store: LocalCas, graph: Graph, place: Path, *, shared_worker: bool = True) -> dict[str, Digest]:
     """Run the nodes of a graph whose order is a chain already: what the runner does, without ledger and processes."""
+    pin(1)  # as a worker does: torch refuses whatever may differ between two runs
     done: dict[str, Mapping[str, Digest]] = {}
     memo: dict[str, Any] = {}
 
@@ -292,8 +294,8 @@ def test_step_equals_plain_adamw(trained: tuple[LocalCas, Digest, dict[str, Dige
     with torch.no_grad():
         for name, value in before.items():
             params[name].copy_(value)
-    tree.export(store, outputs["tokens"], tmp_path / "tokens")
-    names = [entry.path for entry in tree.load(store, outputs["tokens"]).entries]
+    tree.export(store, outputs["training-tokens"], tmp_path / "tokens")
+    names = [entry.path for entry in tree.load(store, outputs["training-tokens"]).entries]
     ids = torch.from_numpy(Order(load_tokens(tmp_path / "tokens", names), spec.mixture, length=16, seed=0).batch(0, 6))
     model(input_ids=ids, labels=ids).loss.backward()
     norm = torch.sqrt(sum((value.grad**2).sum() for value in params.values() if value.grad is not None))
@@ -380,16 +382,26 @@ def test_unigram_equals_its_formula() -> None:
     assert unigram.unigram_perplexity(train_ids, heldout, vocab_size=vocab) == pytest.approx(math.exp(mean), rel=1e-12)
 
 
+def test_unigram_scores_what_the_perplexity_stage_scores() -> None:
+    """The second half of each whole chunk counts, as in llama-perplexity: of 8 tokens those after position 4."""
+    import numpy as np
+
+    assert unigram.scored(np.arange(20), 8).tolist() == [5, 6, 7, 13, 14, 15]
+    assert unigram.scored(np.arange(20), 0).tolist() == list(range(20))
+    with pytest.raises(SpecError, match="n_ctx is 3"):
+        unigram.Unigram(n_ctx=3)
+
+
 def test_unigram_stage_counts_one_domain_or_all(trained: tuple[LocalCas, Digest, dict[str, Digest]], tmp_path: Path) -> None:
     """Frequencies of the text's own domain predict it better than those of the whole corpus."""
     store, _, outputs = trained
-    inputs = {"tokens": outputs["tokens"], "tokenizer": outputs["tokenizer"], "text": store.put(TEXTS["prose"].encode())}
+    inputs = {"training-tokens": outputs["training-tokens"], "tokenizer": outputs["tokenizer"], "text": store.put(TEXTS["prose"].encode())}
     import json
 
     values = {}
     for domain in ("", "prose"):
-        outcome = unigram.run(unigram.Unigram(domain=domain), inputs, context(store, tmp_path / f"u{domain}"))
-        values[domain] = float(json.loads(store.read(outcome.outputs["metrics-unigram"]))["perplexity"])
+        outcome = unigram.run(unigram.Unigram(domain=domain, n_ctx=0), inputs, context(store, tmp_path / f"u{domain}"))
+        values[domain] = float(json.loads(store.read(outcome.outputs["metrics-unigram"]))["metrics"]["perplexity"])
     assert values["prose"] < values[""]
     with pytest.raises(SpecError, match="they are of code, prose, tables"):
-        unigram.run(unigram.Unigram(domain="poetry"), inputs, context(store, tmp_path / "absent"))
+        unigram.run(unigram.Unigram(domain="poetry", n_ctx=0), inputs, context(store, tmp_path / "absent"))
