@@ -55,7 +55,9 @@ def torture(folder: Path, kills: int, seed: int) -> None:
     folder.mkdir(exist_ok=True)
     clean = prepared(folder / "clean")
     began = time.monotonic()
-    assert start(clean.folder).wait(60) == 0
+    whole = start(clean.folder)
+    said, _ = whole.communicate(timeout=60)
+    assert whole.returncode == 0, said.decode()
     span = time.monotonic() - began
     wanted = outputs(clean)
     hits = round_number = 0
