@@ -89,8 +89,6 @@ def make_model(
     }
     if family in ("mixtral", "phimoe", "granitemoe"):
         fields |= {"intermediate_size": intermediate, "num_local_experts": experts}
-        if family == "granitemoe":
-            fields["attention_multiplier"] = (hidden // 4) ** -0.5  # its own default of 1 makes attention so sharp that rounding shows
     elif family == "qwen3_moe":
         fields |= {"intermediate_size": 2 * intermediate, "moe_intermediate_size": intermediate, "num_experts": experts}
         fields |= {"head_dim": hidden // 4, "norm_topk_prob": True}
@@ -108,7 +106,7 @@ def make_model(
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             if parameter.dim() > 1:
-                scale = 1.0 if name.endswith("gate.weight") or "router" in name else 3.0
+                scale = 1.0 if name.endswith(("gate.weight", "lm_head.weight")) or "router" in name else 3.0
                 parameter.normal_(0.0, scale / parameter.shape[-1] ** 0.5, generator=generator)
         for name, buffer in sorted(model.named_buffers()):
             if name.endswith("e_score_correction_bias"):

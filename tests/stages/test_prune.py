@@ -83,6 +83,7 @@ def logits(folder: Path, dropped: Mapping[int, tuple[int, ...]] | None = None) -
         ("mixtral", {}),
         ("qwen3_moe", {"mlp_only_layers": [1], "layers": 3}),
         ("olmoe", {}),
+        ("phimoe", {}),
         ("granitemoe", {}),
         ("deepseek_v2", {"layers": 3}),
         ("deepseek_v3", {"layers": 3}),
@@ -208,9 +209,7 @@ def test_a_shard_that_becomes_empty_is_dropped(tmp_path: Path, direct: Direct) -
     named = {"plan": direct.store.put(json.dumps(plan).encode()), "config": source.entry("config.json").digest}
     spec = PruneShard(family="mixtral")
     shards = {
-        f"shard-{number:05d}": direct.run("prune-shard", PruneShard(family="mixtral"), named | {"shard": source.entry(file).digest})[
-            "shard"
-        ]
+        f"shard-{number:05d}": direct.run("prune-shard", spec, named | {"shard": source.entry(file).digest})["shard"]
         for number, file in enumerate(sorted(set(weight_map.values())))
     }
     from stages.prune_assemble import PruneAssemble
