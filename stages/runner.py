@@ -473,5 +473,5 @@ def _utc(seconds: float) -> str:
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    aside.write_text(json.dumps(value, indent=1) + "\n")
     aside.replace(path)
