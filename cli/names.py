@@ -51,6 +51,7 @@ def find_digest(workspace: Workspace, text: str) -> Digest:
 def _known(workspace: Workspace, digits: str) -> Iterable[Digest]:
     actions = workspace.log.keys()
     yield from (key for _, key in actions)
+    yield from workspace.log.subjects()
     for area in ("objects", "splices"):
         folder = workspace.folder / area / digits[:2]
         if folder.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import click
 
 from cli.errors import NoLedgerError
 from cli.options import PATH, common
-from cli.output import Output, count, duration, many, place
+from cli.output import Output, Style, count, duration, many, place, table
 from cli.workspace import Workspace, create, find, new_passphrase
 
 if TYPE_CHECKING:
@@ -83,11 +84,19 @@ def _plan(workspace: Workspace, recipe: Recipe, options: RunOptions, output: Out
 
     runner = Runner(workspace.folder, workspace.writable_store, workspace.log, workspace.policy, options=options)
     planned, nodes = runner.plan(recipe)
-    states = {"found": output.paint("found", "green"), "to do": output.paint("to do", "yellow")}
     lines = [f"plan  {plan_line(planned, me=_me(workspace), recipe=recipe.name)}"]
-    lines += [f"  {states.get(state, state)}  {node}" for node, state in nodes]
+    counts: dict[str, Counter[str]] = {}
+    for node, state in nodes:
+        counts.setdefault(node.partition("/")[0], Counter())[state] += 1
+    rows = [
+        [f"  {group}", *(f"{count(told[state])} {state}" if told[state] else "" for state in _STATES)] for group, told in counts.items()
+    ]
+    lines += table(rows, "<>>>")
     output.show({"plan": planned, "actions": [{"node": node, "state": state} for node, state in nodes]}, lines)
     return 0
+
+
+_STATES = ("found", "to do", "not known yet")
 
 
 def _me(workspace: Workspace, signer: Signer | None = None) -> str:
@@ -118,7 +127,7 @@ def _run(workspace: Workspace, recipe: Recipe, options: RunOptions, signer: Sign
     output.lines(comparison(report, output) if report else [])
     files = f"{place(result.alloy)} · {place(result.attestations)}"
     if result.done:
-        output.line(f"{many(len(result.entries), 'entry', 'entries')} signed · {duration(result.elapsed_s)} · {files}")
+        output.line(f"{many(result.done, 'result')} signed · {duration(result.elapsed_s)} · {files}")
     else:
         output.line(f"all {count(result.found)} found, nothing done · {duration(result.elapsed_s)} · {files}")
     steps = [f"ledger verify {place(result.alloy)}"]
@@ -138,13 +147,13 @@ def _report(workspace: Workspace, result: RunResult) -> Mapping[str, Any] | None
 
 def comparison(report: Mapping[str, Any], output: Output) -> list[str]:
     """The table of a comparison report, as lines."""
-    from cli.output import table
-
     rows = report.get("table")
-    if not isinstance(rows, list) or not rows:
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         return []
-    cells = [[str(cell) for cell in (row.values() if isinstance(row, dict) else row)] for row in rows]
-    if isinstance(rows[0], dict):
-        cells.insert(0, [str(name) for name in rows[0]])
-    width = max(map(len, cells))
-    return table([row + [""] * (width - len(row)) for row in cells])
+    width = max(map(len, rows), default=0)
+    cells = [[str(cell) for cell in row] + [""] * (width - len(row)) for row in rows]
+    painted = [[output.paint(cell, *_VERDICTS.get(cell, ())) for cell in row] for row in cells]
+    return table(painted, "<<>>")
+
+
+_VERDICTS: Mapping[str, tuple[Style, ...]] = {"worse": ("yellow",), "better": ("green",)}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cli.errors import UsageError
+from cli.names import find_object
 from cli.options import PATH, common
-from cli.output import Output, Style, clean
-from cli.workspace import Workspace, find, open_here
+from cli.output import Output, Style, clean, many, place
+from cli.workspace import POLICY, Workspace, find, open_here
 
 if TYPE_CHECKING:
     from ledger.policy import Policy
-    from ledger.verify import Report
+    from ledger.verify import Report, Row
+    from store.digest import Digest
 
 _WORDS: Mapping[str, tuple[str, tuple[Style, ...]]] = {
     "proven": ("proven", ("green",)),
@@ -43,19 +47,15 @@ def verify(target: str | None, policy: Path | None, full: bool, ledger: Path | N
     output = Output(json=json)
     folder = find(ledger)
     workspace = Workspace(folder) if folder is not None else None
-    trusted = _policy(policy, workspace)
-    report = _report(target, trusted, workspace if target is not None else open_here(ledger), full=full)
+    if workspace is None and target is None:
+        workspace = open_here(ledger)  # says that there is none
+    named = ledger is not None or bool(os.environ.get("LEDGER_DIR"))
+    trusted = _policy(policy, workspace, target, named=named)
+    report = _report(target, trusted, workspace, full=full)
+    if policy is None and workspace is not None:
+        report = replace(report, rows=(*report.rows, *_whose(workspace)))
     output.show(facts(report, trusted), lambda: lines(report, output))
     return report.exit_code
-
-
-def _report(target: str | None, policy: Policy, workspace: Workspace | None, *, full: bool) -> Report:
-    from ledger import verify as check
-
-    if target is None:
-        assert workspace is not None  # `verify` has opened it
-        return check.verify_ledger(workspace.folder, policy, full=full)
-    raise NotImplementedError
 
 
 def shipped_policy() -> Policy:
@@ -68,19 +68,137 @@ def shipped_policy() -> Policy:
 
     several = Policy.shipped().values()
     if not several:
-        raise UsageError(
-            "whom to trust? There is no ledger here and this program comes with no keys: --policy FILE (`ledger init` writes one)"
-        )
+        raise UsageError("whom to trust? There is no ledger here, and this program comes with no keys; say it: --policy FILE")
     keys = {name: key for policy in several for name, key in policy.keys.items()}
     return Policy(keys, tuple(rule for policy in several for rule in policy.rules), source="the keys that come with ledger")
 
 
-def _policy(named: Path | None, workspace: Workspace | None) -> Policy:
+def _policy(file: Path | None, workspace: Workspace | None, target: str | None, *, named: bool) -> Policy:
     from ledger.policy import Policy
 
-    if named is not None:
-        return Policy.load(named)
-    return workspace.policy if workspace is not None else shipped_policy()
+    if file is not None:
+        return Policy.load(file)
+    if workspace is None:
+        return shipped_policy()
+    if target is not None and not named and workspace.folder.resolve().is_relative_to(Path(target).resolve()):
+        raise UsageError(
+            f"the policy {place(workspace.folder / POLICY)} lies inside {target}, so whoever made {target} may have written it; "
+            "say whom you trust: --policy FILE"
+        )
+    return workspace.policy
+
+
+def _whose(workspace: Workspace) -> list[Row]:
+    """A ledger that came from somebody else brings their policy, which trusts them."""
+    from ledger.keys import KeyStore
+    from ledger.verify import Row
+
+    own = {public for _, public, _ in KeyStore.default().list()}
+    if own & set(workspace.policy.keys.values()):
+        return []
+    where = place(workspace.folder / POLICY)
+    return [Row("unknown", f"who wrote {where}: it names no key of yours", "if this ledger came from somebody else: --policy FILE")]
+
+
+def _report(target: str | None, policy: Policy, workspace: Workspace | None, *, full: bool) -> Report:
+    from ledger import verify as check
+
+    if target is None:
+        assert workspace is not None  # `verify` has opened it
+        return check.verify_ledger(workspace.folder, policy, full=full)
+    path = Path(target)
+    if path.exists():
+        return _path(path, policy, workspace, full=full)
+    if workspace is None:
+        raise UsageError(f"{target} is not there, and without a ledger here only files and folders can be verified")
+    digest, _ = find_object(workspace, target)
+    report = check.verify_artifact(digest, workspace.log, policy, store=workspace.store)
+    return replace(report, rows=(*report.rows, *_stored(workspace, digest, full=full)))
+
+
+def _path(path: Path, policy: Policy, workspace: Workspace | None, *, full: bool) -> Report:
+    """A file or a folder: by the attestations that travel with it where they name it, else by the ledger here."""
+    from ledger import verify as check
+
+    if check.published(path):
+        return check.verify_alloy(path, policy)
+    beside = check.published(path.parent) if path.is_file() else []
+    if beside and (workspace is None or not workspace.log.by_subject(_hash(path, workspace))):
+        # A folder may hold a stranger's file among attested ones, so its verdict is not the file's.
+        named = [alloy for alloy in beside if _hash(path, workspace) in _attested(alloy, policy)]
+        if named:
+            return replace(check.verify_alloy(named[0], policy), target=str(path))
+        if workspace is None:
+            text = (
+                f"{path.name}, {path.stat().st_size:,} bytes, is named by no trusted statement of {', '.join(one.name for one in beside)}"
+            )
+            return check.Report(str(path), (check.Row("failed", text, "take it from where it was published"),))
+    if workspace is None:
+        raise UsageError(f"nothing says what {path} is: no ledger is here, and no .alloy.json with its .attestations.jsonl beside it")
+    hasher = None if full else workspace.store.stats.digest_of
+    return check.verify_artifact(path, workspace.log, policy, store=workspace.store, digest_of=hasher)
+
+
+def _hash(path: Path, workspace: Workspace | None) -> Digest:
+    from store import files
+
+    if workspace is not None:
+        return workspace.store.stats.digest_of(path)
+    descriptor = files.open_regular(path)
+    try:
+        return files.hash_fd(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _attested(alloy: Path, policy: Policy) -> set[Digest]:
+    """What trusted statements beside an alloy are about, and the files of the trees among it."""
+    from ledger import lookup
+    from ledger.bundle import Bundle, Receipt
+    from ledger.errors import VerificationError
+    from ledger.verify import attestations_of
+    from store import canonical
+    from store.errors import CanonicalError
+
+    try:
+        value = canonical.loads(alloy.read_bytes())
+        receipt = value.get("receipt") if isinstance(value, dict) else None
+        inner = receipt.get("ledger") if isinstance(receipt, dict) else None
+        bundle = Bundle(attestations_of(alloy).read_bytes(), Receipt.parse(inner) if inner is not None else None, policy)
+    except (CanonicalError, VerificationError):
+        return set()
+    subjects = {digest for one in lookup.sift(bundle.entries, policy)[0] for digest in one.statement.subjects.values()}
+    files = {file.digest for digest, one in bundle.receipt.trees.items() if digest in subjects for file in one.entries}
+    return subjects | files
+
+
+def _stored(workspace: Workspace, digest: Digest, *, full: bool) -> list[Row]:
+    """Whether the store holds the bytes of an object and of its files, and whether they are those bytes."""
+    from ledger.verify import Row
+    from store import tree
+    from store.errors import CorruptError, NotFoundError
+
+    store = workspace.store
+    rows: list[Row] = []
+    absent = 0
+    objects = [digest]
+    try:
+        if store.has(digest) and tree.is_tree(store, digest):
+            objects += sorted({item.digest for item in tree.load(store, digest).entries})
+    except CorruptError as error:
+        return [Row("failed", str(error))]
+    for each in objects:
+        try:
+            store.check(each, splice=store.is_splice(each), full=full)
+        except NotFoundError:
+            absent += 1
+        except CorruptError as error:
+            rows.append(Row("failed", str(error)))
+    if absent:
+        rows.append(Row("unchecked", f"the bytes of {many(absent, 'object')}: not in the store", "run the recipe that makes them"))
+    if len(objects) > absent and all(row.status != "failed" for row in rows):
+        rows.append(Row("proven", f"its bytes in the store ({many(len(objects) - absent, 'object')}) hash to their names"))
+    return rows
 
 
 def facts(report: Report, policy: Policy) -> dict[str, object]:

@@ -79,9 +79,11 @@ class Workspace:
         Raises:
             PolicyError: the file is missing or says something impossible.
         """
+        from dataclasses import replace
+
         from ledger.policy import Policy
 
-        return Policy.load(self.folder / POLICY)
+        return replace(Policy.load(self.folder / POLICY), source=place(self.folder / POLICY))
 
     @cached_property
     def log(self) -> Log:
