@@ -170,6 +170,7 @@ class Bundle:
         self.entries = [self._entry(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line]
         self._by_key: dict[Digest, list[Entry]] = {}
         self._by_subject: dict[Digest, list[Entry]] = {}
+        self._by_material: dict[Digest, list[Entry]] = {}
         for number, entry in enumerate(self.entries, 1):
             self._file(number, entry)
         missing = set(self.receipt.places) - {entry.digest for entry in self.entries}
@@ -215,7 +216,10 @@ class Bundle:
             self._by_subject.setdefault(digest, []).append(entry)
         if statement.predicate_type == predicates.RUN:
             try:
-                self._by_key.setdefault(predicates.action_of(statement).key, []).append(entry)
+                action = predicates.action_of(statement)
+                self._by_key.setdefault(action.key, []).append(entry)
+                for digest in dict.fromkeys(action.inputs.values()):
+                    self._by_material.setdefault(digest, []).append(entry)
             except (StatementError, StoreError) as error:
                 self.problems.append(f"line {line_number}: {error}")
 
@@ -226,6 +230,10 @@ class Bundle:
     def by_subject(self, digest: Digest) -> list[Entry]:
         """Entries that say something about an object."""
         return self._by_subject.get(digest, [])
+
+    def by_material(self, digest: Digest) -> list[Entry]:
+        """Entries of actions that took an object as an input."""
+        return self._by_material.get(digest, [])
 
 
 def parse_lines(data: bytes) -> list[bytes]:

@@ -8,6 +8,7 @@ proves its number against the checkpoint, `ledger.lookup` checks the rest. On a 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -273,10 +274,20 @@ class Index:
         rows = self._rows("SELECT number, key, oid FROM entries WHERE key IS NOT NULL ORDER BY number")
         return [(number, Digest.parse("sha256:" + key.hex()), oid.hex()) for number, key, oid in rows]
 
-    def contents(self) -> list[tuple[int, str, Digest | None]]:
-        """(number, commit id, key) of every entry, for comparison with git."""
-        rows = self._rows("SELECT number, oid, key FROM entries ORDER BY number")
-        return [(number, oid.hex(), Digest.parse("sha256:" + key.hex()) if key else None) for number, oid, key in rows]
+    def subjects(self) -> list[Digest]:
+        """Every digest that an entry is about, sorted."""
+        return [Digest.parse("sha256:" + digest.hex()) for (digest,) in self._rows("SELECT DISTINCT digest FROM subjects ORDER BY digest")]
+
+    def contents(self, size: int) -> bytes:
+        """SHA-256 over a line `<number> <commit id> <key or ->` for each of the first `size` entries."""
+        hasher = hashlib.sha256()
+        for start in range(0, size, _BATCH):
+            rows = self._rows(
+                "SELECT number, oid, key FROM entries WHERE number >= ? AND number < ? ORDER BY number", start, min(start + _BATCH, size)
+            )
+            for number, oid, key in rows:
+                hasher.update(f"{number} {oid.hex()} {'sha256:' + key.hex() if key else '-'}\n".encode())
+        return hasher.digest()
 
     @property
     def size(self) -> int:

@@ -317,6 +317,11 @@ class Log:
         size = self.size
         return [(number, key) for number, key, _ in self._index.actions() if number < size]
 
+    def subjects(self) -> list[Digest]:
+        """Every object that an entry says something about, as the index has it; for search, not for trust."""
+        self._refresh()
+        return self._index.subjects()
+
     def _find(self, places: Callable[[], list[tuple[int, str]]]) -> list[Entry]:
         size = self.size
         found: list[Entry] = []
@@ -368,10 +373,10 @@ class Log:
             proofs.append(InclusionProof(number, head.checkpoint.size, hashes, head.signed))
         return proofs
 
-    def indexed(self) -> list[tuple[int, str, Digest | None]]:
-        """(number, commit id, key) of all that the index holds, for `ledger.verify` to compare with git."""
+    def index_contents(self, size: int) -> bytes:
+        """SHA-256 of what the index holds of the first `size` entries, for `ledger.audit` to compare with git."""
         self._refresh()
-        return self._index.contents()
+        return self._index.contents(size)
 
     def rebuild_index(self) -> None:
         """Derive the index from git again."""

@@ -1,0 +1,305 @@
+"""One object: where it came from, back to its sources, and what is claimed about it; from entries that count under a policy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ledger import chain, lookup, predicates, report
+from ledger.audit import StrangerError, log_signers
+from ledger.chain import Made
+from ledger.entries import UNPLACED, Entry
+from ledger.errors import ContradictionError, VerificationError
+from ledger.log import Log
+from ledger.policy import Policy
+from ledger.report import Report, Row, printable
+from ledger.statement import Statement
+from store import files, tree
+from store.actions import Action
+from store.digest import Digest
+from store.tree import Tree
+
+if TYPE_CHECKING:
+    from store.cas import Cas
+
+Hasher = Callable[[Path], Digest]
+
+
+class Evidence(Protocol):
+    """Where entries come from: a `Log`, or a `Bundle` that travelled."""
+
+    def lookup(self, key: Digest, /) -> list[Entry]:
+        """Entries that claim to be runs of an action."""
+        ...
+
+    def by_subject(self, digest: Digest, /) -> list[Entry]:
+        """Entries that say something about an object."""
+        ...
+
+    def by_material(self, digest: Digest, /) -> list[Entry]:
+        """Entries of actions that took an object as an input."""
+        ...
+
+
+def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Cas | None = None, digest_of: Hasher | None = None) -> Report:
+    """What the entries of a ledger prove about an object: a digest, a file (hashed), or a folder (as a tree).
+
+    With a store, a folder that nobody mentions is compared, file by file, with the recorded one that it resembles most, and a file is also
+    looked for inside recorded folders. `digest_of` hashes a file; give one that remembers (`store.statcache`) to save time.
+
+    Raises:
+        StoreError: the file or folder cannot be read.
+    """
+    examination = Examination(log, policy)
+    found: Tree | None = None
+    if isinstance(target, Digest):
+        digest, what = target, f"object {target.short}"
+    elif target.is_dir():
+        found = tree.hash_folder(target)
+        digest, what = found.digest, f"folder {target.name}, these {len(found.entries)} files and {found.size:,} bytes,"
+    else:
+        digest = (digest_of or _hash_file)(target)
+        what = f"{target.name}, these {target.stat().st_size:,} bytes,"
+    if examination.mentions(digest):
+        examination.explain([(digest, what)])
+    else:
+        recorded = list(_recorded_trees(log, store, examination)) if store is not None else []
+        holders = [] if found is not None else [(one, file) for one in recorded for file in one.entries if file.digest == digest]
+        for one, file in holders[:1]:
+            examination.rows.append(Row("proven", f"{what} are the file {file.path} of {folder_of(one)}"))
+            examination.explain([(one.digest, folder_of(one))])
+        if not holders:
+            examination.rows += differences(found, recorded) if found is not None else []
+            examination.strange(digest, what)
+    examination.rows.append(_standing(log, policy))
+    return Report(str(target), tuple(examination.rows))
+
+
+def _hash_file(path: Path) -> Digest:
+    descriptor = files.open_regular(path)
+    try:
+        return files.hash_fd(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def folder_of(one: Tree) -> str:
+    """A recorded folder, for messages."""
+    return f"the folder {one.digest.short} ({len(one.entries)} files)"
+
+
+def _recorded_trees(log: Log, store: Cas, examination: Examination) -> Iterator[Tree]:
+    """The folders that trusted entries are about, as far as the store has their lists of files."""
+    for digest in log.subjects():
+        if store.has(digest) and tree.is_tree(store, digest) and examination.mentions(digest):
+            yield tree.load(store, digest)
+
+
+def differences(found: Tree, recorded: Iterable[Tree], where: str = "") -> list[Row]:
+    """How a folder differs from the recorded one with which it shares most files; nothing when it shares none with any."""
+    mine = {file.path: file for file in found.entries}
+    shared = [(sum(mine.get(file.path) == file for file in one.entries), one) for one in recorded]
+    best = max(shared, key=lambda pair: pair[0], default=None)
+    if best is None or best[0] == 0:
+        return []
+    theirs = {file.path: file for file in best[1].entries}
+    rows: list[Row] = []
+    for path in sorted({*mine, *theirs}):
+        one, other = mine.get(path), theirs.get(path)
+        if one == other:
+            continue
+        if one is None and other is not None:
+            text = f"{where}{path} is missing: {folder_of(best[1])} has it, {other.size:,} bytes, {other.digest.short}"
+        elif other is None and one is not None:
+            text = f"{where}{path} is not in {folder_of(best[1])}; here it has {one.size:,} bytes, {one.digest.short}"
+        elif one is not None and other is not None:
+            mine_is, its = f"{one.size:,} bytes, {one.digest.short}", f"{other.size:,} bytes, {other.digest.short}"
+            text = f"{where}{path} differs from that in {folder_of(best[1])}: expected {its}; got {mine_is}"
+        rows.append(Row("failed", text, "Take the file from where the folder was published, or export it again"))
+    return rows
+
+
+class Examination:
+    """Findings about objects, from entries that count under a policy."""
+
+    def __init__(self, evidence: Evidence, policy: Policy) -> None:
+        self.rows: list[Row] = []
+        self._evidence, self._policy = evidence, policy
+        self._sifted: dict[Digest, tuple[list[lookup.Trusted], list[lookup.Ignored]]] = {}
+
+    def sift(self, digest: Digest) -> tuple[list[lookup.Trusted], list[lookup.Ignored]]:
+        """The entries about an object that count, and those that do not."""
+        if digest not in self._sifted:
+            self._sifted[digest] = lookup.sift(self._evidence.by_subject(digest), self._policy)
+        return self._sifted[digest]
+
+    def mentions(self, digest: Digest) -> bool:
+        """Whether somebody trusted says something about an object."""
+        return bool(self.sift(digest)[0])
+
+    def makers(self, digest: Digest) -> list[Made]:
+        """The trusted runs that gave an object, oldest first."""
+        made = []
+        for one in self.sift(digest)[0]:
+            if one.statement.predicate_type == predicates.RUN:
+                number = None if one.entry.number == UNPLACED else one.entry.number
+                made.append(Made(predicates.action_of(one.statement), one.statement.subjects, one.signers, number))
+        return made
+
+    def strange(self, digest: Digest, what: str) -> None:
+        """The finding that nobody trusted says anything about an object."""
+        ignored = self.sift(digest)[1]
+        users, _ = lookup.sift(self._evidence.by_material(digest), self._policy)
+        if users:
+            takers = sorted({predicates.action_of(one.statement).stage for one in users})
+            text = f"{what} were only taken as an input, by {', '.join(takers)}; nobody trusted says where they come from"
+            self.rows.append(Row("failed", text, entry=_number(users[0].entry)))
+            return
+        hint = f"{len(ignored)} entries that do not count speak of them, the first: {ignored[0].reason}" if ignored else ""
+        reasons = f"they were changed, or made elsewhere, or by somebody whom {self._policy.source} does not trust"
+        text = f"{what} are in no trusted statement ({digest}): {reasons}"
+        self.rows.append(Row("failed", text, hint or "Ask for the attestations that came with them"))
+
+    def explain(self, objects: Sequence[tuple[Digest, str]]) -> None:
+        """Where objects come from, back to the sources, and what is claimed about them. Each is mentioned by somebody trusted."""
+        steps: dict[Digest, Made] = {}
+        gaps: dict[Digest, chain.Gap] = {}
+        last: set[Digest] = set()
+        for digest, what in objects:
+            provenance = chain.trace(digest, self.makers)
+            steps |= {made.action.key: made for made in provenance.steps}
+            gaps |= {gap.digest: gap for gap in provenance.gaps}
+            if provenance.steps:
+                made = provenance.steps[-1]
+                last.add(made.action.key)
+                self.rows.append(Row("proven", f"{what} came out of {_describe(made.action)} ({self._source([made])})", entry=made.entry))
+        before = [made for made in steps.values() if made.action.key not in last]
+        for stage, group in groupby(before, key=lambda made: made.action.stage):
+            runs = list(group)
+            which = _describe(runs[0].action) if len(runs) == 1 else f"{len(runs)} runs of {stage}"
+            self.rows.append(Row("proven", f"from {which} ({self._source(runs)})", entry=runs[0].entry))
+        for made in steps.values():
+            self._agreement(made.action)
+        evaluations = 0
+        for digest, what in dict(objects).items():
+            evaluations += self._claims(digest, what)
+        self._gaps(gaps.values())
+        self._unconfirmed(list(steps.values()), evaluations)
+        ignored = [one for digest, _ in objects for one in self.sift(digest)[1]]
+        if ignored:
+            which = "1 more statement counts" if len(ignored) == 1 else f"{len(ignored)} more statements count"
+            text = f"{which} for nothing here: {ignored[0].reason}"
+            self.rows.append(Row("unchecked", text, entry=_number(ignored[0].entry)))
+
+    def _source(self, runs: Sequence[Made]) -> str:
+        numbers = sorted(made.entry for made in runs if made.entry is not None)
+        names = sorted({name for made in runs for name in made.signers})
+        where = f"{report.entries(numbers)}, " if numbers else ""
+        return f"{where}signed by {' and '.join(names)}, trusted by {self._policy.source}"
+
+    def _agreement(self, action: Action) -> None:
+        try:
+            lookup.find(self._evidence, self._policy, action)
+        except ContradictionError as error:
+            self.rows.append(Row("failed", str(error)))
+
+    def _claims(self, digest: Digest, what: str) -> int:
+        """What else is stated about an object; gives the number of evaluations."""
+        evaluations = 0
+        for one in self.sift(digest)[0]:
+            who, number = " and ".join(one.signers), _number(one.entry)
+            if one.statement.predicate_type == predicates.EVALUATION:
+                evaluations += 1
+                where = f" (entry {number})" if number is not None else ""
+                self.rows.append(
+                    Row("proven", f"{_evaluation(one.statement)} was stated by {who} for {what.rstrip(',')}{where}", entry=number)
+                )
+            elif one.statement.predicate_type != predicates.RUN:
+                self.rows.append(
+                    Row(
+                        "proven",
+                        f"a statement of type {one.statement.predicate_type} about {what.rstrip(',')} is signed by {who}",
+                        entry=number,
+                    )
+                )
+        return evaluations
+
+    def _gaps(self, gaps: Iterable[chain.Gap]) -> None:
+        for gap in gaps:
+            taken = f" ({gap.name} of {gap.wanted_by.stage})" if gap.wanted_by is not None else ""
+            reason = "it was only ever made from itself" if gap.circular else "no trusted statement says it"
+            ignored = self.sift(gap.digest)[1]
+            hint = f"A statement that does not count says it: {ignored[0].reason}" if ignored else ""
+            self.rows.append(Row("unknown", f"where {gap.digest.short}{taken} came from: {reason}", hint))
+
+    def _unconfirmed(self, steps: Sequence[Made], evaluations: int) -> None:
+        alone: list[Made] = []
+        for made in steps:
+            signers = {name for one in self._evidence_of(made.action) for name in one.signers}
+            if len(signers) < 2:
+                alone.append(made)
+        parts = [
+            f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in ((len(alone), "run"), (evaluations, "evaluation")) if count
+        ]
+        if parts:
+            who = " and ".join(sorted({name for made in alone for name in made.signers})) or "its signer"
+            self.rows.append(
+                Row("stated", f"that {' and '.join(parts)} went as stated: {who} alone says so, nobody else has made them again")
+            )
+        if len(steps) > len(alone):
+            self.rows.append(
+                Row("proven", f"{len(steps) - len(alone):,} of {len(steps):,} runs are confirmed by a second key, with equal outputs")
+            )
+
+    def _evidence_of(self, action: Action) -> list[lookup.Trusted]:
+        return lookup.sift(self._evidence.lookup(action.key), self._policy)[0]
+
+
+def _number(entry: Entry) -> int | None:
+    return None if entry.number == UNPLACED else entry.number
+
+
+def _describe(action: Action) -> str:
+    """A stage and what of its spec is short enough to read."""
+    short = [
+        f"{name} {value}" for name, value in sorted(action.spec.items()) if isinstance(value, (str, int)) and 0 < len(str(value)) <= 24
+    ]
+    return action.stage + (f" ({', '.join(short[:3])}{', ..' if len(short) > 3 else ''})" if short else "")
+
+
+def _evaluation(statement: Statement) -> str:
+    """`perplexity 43.3 ± 1.2 on 5c0d..`, of whatever an evaluation holds."""
+    predicate = statement.predicate
+    metrics = predicate.get("metrics")
+    metrics = metrics if isinstance(metrics, Mapping) else {}
+    name = str(predicate.get("benchmark", "evaluation"))
+    main = name if name in metrics else next(iter(sorted(metrics)), "")
+    text = f"{name} {metrics[main]}" if main == name else f"{name}: {main} {metrics[main]}" if main else name
+    error = next((metrics[key] for key in ("stderrClustered", "stderr", "stderrIid") if metrics.get(key) is not None), None)
+    dataset = predicate.get("dataset")
+    digest = (
+        dataset.get("digest", {}).get("sha256") if isinstance(dataset, Mapping) and isinstance(dataset.get("digest"), Mapping) else None
+    )
+    return printable(text + (f" ± {error}" if error is not None else "") + (f" on {str(digest)[:8]}.." if digest else ""))
+
+
+def _standing(log: Log, policy: Policy) -> Row:
+    """Who vouches for the order of the log that the entries come from."""
+    head = log.head
+    if head is None:
+        return Row("unchecked", "the ledger is empty")
+    number = log.size - 1
+    try:
+        names = log_signers(log.repository, head, number, policy)
+    except StrangerError as error:
+        return Row(
+            "unchecked", f"the newest entry of the ledger was {error}, whom {policy.source} does not let sign a log", "Run `ledger verify`"
+        )
+    except VerificationError as error:
+        return Row("failed", f"the ledger's newest entry {number}: {error}", "Run `ledger verify`", number)
+    return Row(
+        "proven", f"these entries are in log {log.origin} of {number + 1:,} entries, whose checkpoint {' and '.join(sorted(names))} signed"
+    )

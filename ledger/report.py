@@ -1,0 +1,71 @@
+"""What a verification found, as rows that a person understands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["proven", "stated", "unchecked", "unknown", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One finding.
+
+    Attributes:
+        status: `proven` was checked here and now. `stated` is signed by somebody trusted, and nobody confirmed it. `unchecked` could be
+            checked and was not, or counts for nothing. `unknown` is what nobody trusted says. `failed` contradicts what somebody signed, or
+            is vouched for by nobody.
+        text: a sentence for people. hint: what to do about it. entry: the number of the entry it rests on.
+    """
+
+    status: Status
+    text: str
+    hint: str = ""
+    entry: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All findings about one target, in the order in which they explain each other."""
+
+    target: str
+    rows: tuple[Row, ...]
+
+    @property
+    def verdict(self) -> str:
+        """`VERIFIED`, `VERIFIED with n statements unconfirmed`, or `FAILED`.
+
+        One failed row is enough to fail, and so is the absence of any proven one.
+        """
+        counts = Counter(row.status for row in self.rows)
+        if counts["failed"] or not counts["proven"]:
+            return "FAILED"
+        if unconfirmed := counts["stated"] + counts["unchecked"]:
+            return f"VERIFIED with {unconfirmed} statement{'s' if unconfirmed > 1 else ''} unconfirmed"
+        return "VERIFIED"
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when the verdict is FAILED."""
+        return 3 if self.verdict == "FAILED" else 0
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Text of others, safe on a terminal: one line, no control characters, not endless."""
+    shown = "".join(char if char.isprintable() else "?" for char in text)
+    return shown if len(shown) <= limit else shown[:limit] + ".."
+
+
+def entries(numbers: list[int]) -> str:
+    """`entry 3`, `entries 3-5, 9`; numbers in ascending order."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    more = f" and {len(texts) - 4} more ranges" if len(texts) > 4 else ""
+    return f"entr{'y' if len(numbers) == 1 else 'ies'} {', '.join(texts[:4])}{more}"
