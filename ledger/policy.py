@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ledger.errors import PolicyError, PublicKeyError, UntrustedError
 from ledger.keys import NAME, PublicKey
@@ -120,15 +120,15 @@ class Policy:
         return _Reader(source).policy(text)
 
     @classmethod
-    def starting(cls, name: str, public: PublicKey) -> str:
+    def starting(cls, name: str, public: PublicKey, *, trusted: Path = _TRUSTED) -> str:
         """The text of a fresh policy, with comments: trusts this key for everything, and the shipped keys for what they were shipped for.
 
         Raises:
             PolicyError: the name cannot name a key, or is a shipped key's.
         """
-        shipped = {stem: policy for stem, policy in cls.shipped().items() if public not in policy.keys.values()}
-        text = _START.format(name=name, public=public) + "".join(_shipped_keys(stem, policy) for stem, policy in shipped.items())
-        text += _RULES.format(name=name) + "".join(_shipped_rules(stem, policy) for stem, policy in shipped.items())
+        shipped = {stem: policy for stem, policy in cls.shipped(trusted).items() if public not in policy.keys.values()}
+        text = _START.format(name=_word(name), public=public) + "".join(_shipped_keys(stem, policy) for stem, policy in shipped.items())
+        text += _RULES.format(name=_word(name)) + "".join(_shipped_rules(stem, policy) for stem, policy in shipped.items())
         cls.parse(text, source="starting policy")
         return text
 
@@ -238,18 +238,24 @@ rules:
 
 
 def _shipped_keys(stem: str, policy: Policy) -> str:
-    lines = "".join(f'  {name}: "{key}"\n' for name, key in policy.keys.items())
+    lines = "".join(f'  {_word(name)}: "{key}"\n' for name, key in policy.keys.items())
     return f"  # shipped with the program ({stem}.yaml); trusted below for the artifacts named there and for nothing else\n{lines}"
 
 
 def _shipped_rules(stem: str, policy: Policy) -> str:
     text = f"  # shipped with the program ({stem}.yaml): delete this if you do not want the examples to verify\n"
     for rule in policy.rules:
-        text += f"  - keys: [{', '.join(rule.keys)}]\n    threshold: {rule.threshold}\n"
+        text += f"  - keys: [{', '.join(map(_word, rule.keys))}]\n    threshold: {rule.threshold}\n"
         for label, patterns in (("stages", rule.stages), ("predicates", rule.predicates), ("artifacts", rule.artifacts)):
             if patterns is not None:
                 text += f"    {label}:\n" + "".join(f"      - {_quoted(pattern)}\n" for pattern in patterns)
     return text
+
+
+def _word(name: str) -> str:
+    """A key's name as YAML text; quoted where YAML would read a number, a truth value or nothing."""
+    plain = name[0].isalpha() and name.lower() not in ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
+    return name if plain else f'"{name}"'
 
 
 def _quoted(text: str) -> str:
@@ -259,6 +265,7 @@ def _quoted(text: str) -> str:
 # --- reading -------------------------------------------------------------------------------------------------------------------
 
 _TAG = "tag:yaml.org,2002:"
+_FORMS = {"map": "mapping", "seq": "sequence"}
 _TOP = ("version", "keys", "rules", "environment")
 _RULE = ("keys", "threshold", "stages", "artifacts", "predicates")
 _KEY = ("key", "from", "until")
@@ -307,7 +314,7 @@ class _Reader:
             if not NAME.match(name):
                 raise self._error(item, f"{name!r} cannot name a key: letters, digits and ._@- only, at most 64, first a letter or digit")
             text = item
-            if item.tag == _TAG + "map":
+            if _is(item, "map"):
                 fields = self._mapping(item, f"key {name}", _KEY)
                 if "key" not in fields:
                     raise self._error(item, f"key {name} has no `key: ed25519:...`")
@@ -345,7 +352,7 @@ class _Reader:
 
     def _mapping(self, node: Node, what: str, known: tuple[str, ...] | None) -> dict[str, Node]:
         """The items of a mapping; unknown keys are refused when the known ones are given."""
-        if node.tag != _TAG + "map":
+        if not _is(node, "map"):
             raise self._error(node, f"{what} is a mapping (name: value); got {_kind(node)}")
         items: dict[str, Node] = {}
         for key, value in node.value:
@@ -358,7 +365,7 @@ class _Reader:
         return items
 
     def _list(self, node: Node, what: str) -> list[Node]:
-        if node.tag != _TAG + "seq":
+        if not _is(node, "seq"):
             raise self._error(node, f"{what} is a list; got {_kind(node)}")
         return cast("list[Node]", node.value)
 
@@ -369,12 +376,12 @@ class _Reader:
         return texts
 
     def _text(self, node: Node, what: str) -> str:
-        if node.tag != _TAG + "str":
+        if not _is(node, "str"):
             raise self._error(node, f"{what} is text; got {_kind(node)} (put it in quotes if it is meant as text)")
         return cast("str", node.value)
 
     def _integer(self, node: Node, what: str, least: int) -> int:
-        text = node.value if node.tag == _TAG + "int" else ""
+        text = node.value if _is(node, "int") else ""
         if not text.isascii() or not text.isdigit() or str(int(text[:16])) != text or int(text) < least:
             raise self._error(node, f"{what} is a whole number from {least}, in plain decimal digits; got {_kind(node)}")
         return int(text)
@@ -383,12 +390,18 @@ class _Reader:
         return PolicyError(self._source, problem, node.start_mark.line + 1)
 
 
+def _is(node: Node, kind: str) -> bool:
+    """Whether a node has the tag and also the form: `!!map text` has the one without the other."""
+    return node.tag == _TAG + kind and _form(node) == _FORMS.get(kind, "scalar")
+
+
+def _form(node: Node) -> str:
+    form: str = cast("Any", node).id  # `scalar`, `sequence` or `mapping`; the type stubs do not know it
+    return form
+
+
 def _kind(node: Node) -> str:
-    return (
-        repr(node.value)
-        if isinstance(node.value, str)
-        else {"map": "a mapping", "seq": "a list"}.get(node.tag.removeprefix(_TAG), node.tag)
-    )
+    return repr(node.value) if isinstance(node.value, str) else {"mapping": "a mapping", "sequence": "a list"}[_form(node)]
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

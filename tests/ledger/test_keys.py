@@ -189,7 +189,7 @@ def test_non_canonical_points_and_points_off_the_curve_are_refused() -> None:
 
 
 def test_no_signed_bytes_of_one_kind_can_be_another() -> None:
-    """What is signed for an envelope, a commit and a checkpoint starts differently, whatever it holds; so no signature moves between them."""
+    """What is signed for an envelope, a commit and a checkpoint starts differently, so no signature moves between them."""
     signed: list[bytes] = []
 
     class Recorder(UnsafeSigner):
