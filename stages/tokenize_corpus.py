@@ -68,5 +68,5 @@ def run(spec: TokenizeCorpus, inputs: Mapping[str, Digest], context: Context) ->
         data = np.asarray(ids, dtype="<u2" if width == "u16" else "<u4").tobytes()
         entries.append(TreeEntry(f"{domain}.{width}", context.store.put(data), len(data)))
         tokens += len(ids)
-    context.note("tokens", tokens)
+    context.note("token_ids", tokens)
     return Outcome({"tokens": context.store.put(Tree(tuple(entries)).to_bytes())})

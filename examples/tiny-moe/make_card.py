@@ -3,6 +3,13 @@
 The metrics are the outputs of train.yaml's run: of each domain one `metrics-perplexity-F16` and two `metrics-unigram` (whole corpus,
 own domain), exported as files. Each names its dataset by digest, so it finds its row by itself, and one that belongs to no held-out file
 here is refused. Everything else is read from model/ and train.yaml. No number is written by hand.
+
+    for d in prose python tables; do
+        ledger export tiny-moe:eval-$d.metrics-perplexity-F16 metrics/$d.json
+        ledger export tiny-moe:unigram-$d.metrics-unigram metrics/$d-unigram.json
+        ledger export tiny-moe:unigram-$d-own.metrics-unigram metrics/$d-own.json
+    done
+    python make_card.py metrics/*.json
 """
 
 from __future__ import annotations
