@@ -78,15 +78,10 @@ class Envelope:
         signatures = value.get("signatures")
         if not isinstance(signatures, list) or not 1 <= len(signatures) <= MAX_SIGNATURES:
             raise EnvelopeError(f"a DSSE envelope has a list of 1 to {MAX_SIGNATURES} signatures; got {_kind(signatures)}")
-        payload_type = _text(value, "payloadType")
-        try:
-            payload_type.encode()
-        except UnicodeEncodeError as error:
-            raise EnvelopeError("payloadType holds half of a surrogate pair") from error
         return cls(
             raw=data,
             payload=_base64(_text(value, "payload"), "payload"),
-            payload_type=payload_type,
+            payload_type=_text(value, "payloadType"),
             signatures=tuple(_signature(item, number) for number, item in enumerate(signatures)),
         )
 

@@ -147,7 +147,7 @@ BAD = {
     "payload is text; got nothing": json.dumps({**GOOD, "payload": None}).encode(),
     "payload is text; got int": json.dumps({**GOOD, "payload": 1}).encode(),
     "payloadType is text": json.dumps({**GOOD, "payloadType": []}).encode(),
-    "half of a surrogate pair": json.dumps({**GOOD, "payloadType": "\ud800"}).encode(),
+    "surrogates not allowed": json.dumps({**GOOD, "payloadType": "\ud800"}).encode(),
     "1 to 64 signatures; got list of length 0": json.dumps({**GOOD, "signatures": []}).encode(),
     "1 to 64 signatures; got list of length 65": json.dumps({**GOOD, "signatures": GOOD["signatures"] * (MAX_SIGNATURES + 1)}).encode(),
     "1 to 64 signatures; got dict": json.dumps({**GOOD, "signatures": {}}).encode(),

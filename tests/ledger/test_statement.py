@@ -95,8 +95,8 @@ def test_foreign_statements_are_read_and_their_unknown_fields_ignored() -> None:
         ({"predicate": {"n": 1.0}}, "is the float 1.0"),
         ({"predicate": {"n": 2**53}}, "integer beyond"),
         ({"predicate": {"n": -(2**53)}}, "integer beyond"),
-        ({"predicate": {"n": "\ud800"}}, "half of a surrogate pair"),
-        ({"predicate": {"\udfff": 1}}, "half of a surrogate pair"),
+        ({"predicate": {"n": "\ud800"}}, "surrogates not allowed"),
+        ({"predicate": {"\udfff": 1}}, "surrogates not allowed"),
         ({"elsewhere": {"n": 0.5}}, "statement.elsewhere.n is the float"),
     ],
 )
@@ -142,6 +142,8 @@ def test_nesting_has_a_limit() -> None:
         ({"x": 0.5}, "statement.predicate.x is the float 0.5"),
         ({"x": b"bytes"}, "is a bytes, which is not JSON"),
         ({"x": {1: 2}}, "statement.predicate.x has the key 1, which is not text"),
+        ({"x": ["\ud800"]}, r"statement.predicate.x\[0\] holds half of a surrogate pair"),
+        ({"\udfff": 1}, r"statement.predicate.\(a key\) holds half of a surrogate pair"),
         ({"x": {"esc\x1b": {3}}}, r"statement.predicate.x.esc\\x1b is a set"),
     ],
 )
