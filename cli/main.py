@@ -169,3 +169,7 @@ def _help_of(command: click.Command, context: click.Context) -> list[str]:
             with inner_command.make_context(name, [], parent=context, resilient_parsing=True) as inner:
                 texts += _help_of(inner_command, inner)
     return texts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

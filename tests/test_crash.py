@@ -60,6 +60,7 @@ def torture(folder: Path, kills: int, seed: int) -> None:
     assert whole.returncode == 0, said.decode()
     span = time.monotonic() - began
     wanted = outputs(clean)
+    assert len(wanted) == ACTIONS
     hits = round_number = 0
     while hits < kills:
         round_number += 1
