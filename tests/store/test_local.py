@@ -564,3 +564,40 @@ class TestManyProcesses:
             cas.delete(Digest.of(b"x"))
         late.join()
         assert cas.has(Digest.of(b"late"))
+
+
+class TestReflinks:
+    """On btrfs, XFS and the like. Where there is none, copying stands in for FICLONE: also then the object has bytes of its own."""
+
+    @pytest.fixture
+    def cloning(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The sizes of what was cloned."""
+        sizes: list[int] = []
+
+        def clone(source: int, target: int) -> bool:
+            data = os.pread(source, 1 << 30, 0)
+            os.pwrite(target, data, 0)
+            sizes.append(len(data))
+            return True
+
+        monkeypatch.setattr("store.files.clone", clone)
+        return sizes
+
+    def test_a_clone_is_taken_before_a_link(self, cas: LocalCas, tmp_path: Path, cloning: list[int]) -> None:
+        """With reflinks an imported file is independent of its object, read-only there, and not counted as copied."""
+        path = old(tmp_path / "file")
+        digest, copied = cas.adopt(path)
+        assert (copied, cloning) == (False, [len(BIG)])
+        assert stat.S_IMODE(cas.blob_file(digest).stat().st_mode) == 0o444
+        path.write_bytes(b"edited")
+        with cas.open(digest) as file:
+            assert file.read() == BIG
+        assert cas.adopt(old(path)) == (digest, False)
+
+    def test_a_clone_goes_out(self, cas: LocalCas, tmp_path: Path, cloning: list[int]) -> None:
+        """With reflinks a placed file is writable and independent."""
+        digest = cas.put(BIG)
+        cas.place(digest, tmp_path / "out")
+        assert cloning == [len(BIG)]
+        (tmp_path / "out").write_bytes(b"edited")
+        assert cas.read(digest) == BIG
