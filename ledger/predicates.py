@@ -54,7 +54,7 @@ def run_predicate(
     Args:
         action: what was asked for.
         purity: `P` or `E`.
-        environment: JSON without floats that decides an E stage's bytes; None when nothing was recorded.
+        environment: JSON without floats, needed for purity E, where it decides the bytes; None when nothing was recorded.
         builder: URI of who ran it.
         invocation: id of the run.
         started_on: UTC, `2026-11-23T10:00:00Z`.
@@ -66,6 +66,8 @@ def run_predicate(
     """
     if purity not in PURITIES:
         raise StatementError(f"purity is P or E; got {purity!r}")
+    if purity == "E" and environment is None:
+        raise StatementError(f"a run of {action.stage} has purity E, so it must record its environment")
     build_type = f"urn:alloy-ledger:stage:{action.stage}:{action.version}"
     if not _BUILD_TYPE.match(build_type):
         raise StatementError(f"stage {action.stage!r} version {action.version!r}: a name is kebab-case, a version an integer from 1")
@@ -202,6 +204,8 @@ def _environment(definition: Mapping[str, Any]) -> tuple[Mapping[str, Any] | Non
         raise StatementError("a run's internalParameters have an environment and its environmentDigest, or null for both")
     environment, stated = internal["environment"], internal["environmentDigest"]
     if environment is None and stated is None:
+        if internal["purity"] == "E":  # else it would pass where the same environment is demanded
+            raise StatementError("a run of purity E says in which environment its bytes are exact; its environment is null")
         return None, None
     if not isinstance(environment, dict):
         raise StatementError(f"a run's environment is an object or null; got {type(environment).__name__}")

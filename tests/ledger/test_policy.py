@@ -302,7 +302,8 @@ def test_shipped_policies_are_part_of_the_start_and_reach_no_further(tmp_path: P
     """Their keys count for the artifacts that they name; with one's own key the same, the rule is not repeated."""
     (tmp_path / "examples.yaml").write_text(
         f"version: 1\nkeys: {{shipped: '{BOB}', '9': '{CAROL}'}}"
-        f"\nrules: [{{keys: [shipped, '9'], artifacts: ['{MODEL}', \"it's\"], stages: ['*'], predicates: ['*']}}]"
+        f"\nrules: [{{keys: [shipped, '9'], artifacts: ['{MODEL}', \"it's\"], stages: ['*'], predicates: ['*']}},"
+        f" {{keys: [shipped], artifacts: ['{MODEL}']}}]"
     )
     assert set(Policy.shipped(tmp_path)) == {"examples"}
     assert Policy.shipped(tmp_path / "absent") == {}

@@ -136,6 +136,7 @@ def test_byproducts_come_back_floats_included() -> None:
         (Action("prune", -1, {}), {}, "an integer from 1"),
         (Action("prune", 1, {}, {"a\x1b": A}), {}, "name of a input"),
         (ACTION, {"purity": "T"}, "purity is P or E; got 'T'"),
+        (ACTION, {"environment": None}, "purity E, so it must record its environment"),
         (ACTION, {"environment": {"x": 0.5}}, "environment.x is the float"),
         (ACTION, {"byproducts": {"": 1}}, "name of a byproduct"),
         (ACTION, {"byproducts": {"x": {1}}}, "byproduct 'x'"),
@@ -179,6 +180,7 @@ REFUSED: dict[str, Callable[[dict[str, Any]], object]] = {
     "environmentDigest, or null": lambda v: build(v)["internalParameters"].pop("environmentDigest"),
     "is an object or null; got list": lambda v: build(v)["internalParameters"].update(environment=[]),
     "is an object or null; got NoneType": lambda v: build(v)["internalParameters"].update(environment=None),
+    "its environment is null": lambda v: build(v)["internalParameters"].update(environment=None, environmentDigest=None),
     "environmentDigest is None, but": lambda v: build(v)["internalParameters"].update(environmentDigest=None),
     "but the environment beside it": lambda v: build(v)["internalParameters"].update(environment={"threads": 2}),
 }
