@@ -56,9 +56,6 @@ class HfTokenizer:
             raise InputError(
                 f"the model's tokenizer does not load ({error}); it needs tokenizer.json or tokenizer.model beside config.json"
             ) from error
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
-        if backend is not None:
-            backend.encode_special_tokens = True
 
     @property
     def size(self) -> int:
@@ -67,7 +64,7 @@ class HfTokenizer:
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
         """Ids of a text, with BOS (and what else the tokenizer adds by itself) where asked."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=add_special, verbose=False)["input_ids"]
+        ids: list[int] = self._tokenizer(text, add_special_tokens=add_special, split_special_tokens=True, verbose=False)["input_ids"]
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

