@@ -225,8 +225,7 @@ class LocalCas:
         if not files.same_content(before, now):
             _unlink(target)
             raise _unstable(real)
-        if known:
-            self.stats.record(now, digest, source=real)
+        self.stats.record(now, digest, source=real, trusted=known)
         return digest
 
     def splice(self, parts: Sequence[Part]) -> Digest:
@@ -600,7 +599,7 @@ class LocalCas:
 
     def _damage(self, digest: Digest, actual: Digest, found: os.stat_result) -> CorruptError:
         source = self.stats.source(found)
-        if source is None and not found.st_mode & _WRITE_BITS:
+        if source == "" or (source is None and not found.st_mode & _WRITE_BITS):
             return CorruptError(digest, actual)
         origin = f"{source!r}, which was imported by reference," if source else "The file that was imported by reference"
         return ChangedError(digest, actual, f"{origin} has been changed since. Restore it, or delete the object and import the file anew")

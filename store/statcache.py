@@ -77,15 +77,19 @@ class StatCache:
         return Digest(row[3])
 
     def source(self, stat: os.stat_result) -> str | None:
-        """Where the file was imported from by reference, if that was recorded (whatever its state is now)."""
+        """Where the file was imported from by reference, whatever its state is now; empty for other files, None when nothing is known."""
         row = self._query("SELECT source FROM files WHERE dev = ? AND ino = ?", stat)
-        return str(row[0]) if row is not None and row[0] is not None else None
+        return None if row is None else row[0] or ""
 
-    def record(self, stat: os.stat_result, digest: Digest, *, source: str | None = None) -> None:
-        """Remember what the file in this state hashes to. The caller vouches that it is `settled`, or written by itself alone."""
-        values = (stat.st_dev, _signed(stat.st_ino), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, str(digest), source)
+    def record(self, stat: os.stat_result, digest: Digest, *, source: str | None = None, trusted: bool = True) -> None:
+        """Remember what the file in this state hashes to. The caller vouches that it is `settled`, or written by itself alone.
+
+        With `trusted` false only the source is remembered: no state of the file matches the row.
+        """
         if self._readonly:
             return
+        ctime_ns = stat.st_ctime_ns if trusted else -1
+        values = (stat.st_dev, _signed(stat.st_ino), stat.st_size, stat.st_mtime_ns, ctime_ns, str(digest), source)
         with self._lock:
             try:
                 with self._open() as connection:
