@@ -291,6 +291,8 @@ class _Reader:
             ) from error
         except yaml.YAMLError as error:
             raise PolicyError(self._source, f"not YAML: {error}") from error
+        except RecursionError as error:
+            raise PolicyError(self._source, "not a policy: nested without end") from error
         if node is None:
             raise PolicyError(self._source, "an empty policy trusts nobody, and has no version; `ledger init` writes one to start from")
         top = self._mapping(node, "a policy", _TOP)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ledger import predicates
 from ledger.errors import PolicyError, StatementError, UntrustedError
@@ -262,6 +263,22 @@ def test_files_that_say_something_impossible_are_refused(message: str) -> None:
     """With the line, and the nearest known name."""
     with pytest.raises(PolicyError, match=message):
         Policy.parse(IMPOSSIBLE[message])
+
+
+def test_without_the_c_parser_all_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyYAML may be built without libyaml: slower, and endless nesting is still one clear error."""
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    assert Policy.parse(KEYS).keys["alice"] == ALICE
+    with pytest.raises(PolicyError, match="nested without end"):
+        Policy.parse("[" * 5000)
+    with pytest.raises(PolicyError, match="policy:2: 'version' is given twice"):
+        Policy.parse("version: 1\nversion: 1")
+
+
+def test_endless_nesting_is_refused() -> None:
+    """By whichever parser is there."""
+    with pytest.raises(PolicyError, match="nest"):
+        Policy.parse("[" * 100_000)
 
 
 def test_loading_names_the_file(tmp_path: Path) -> None:

@@ -204,6 +204,22 @@ def test_ignored_fields_do_not_matter() -> None:
     assert action_of(changed(add)) == ACTION
 
 
+@pytest.mark.parametrize("message", REFUSED)
+def test_nothing_that_is_ignored_turns_a_refusal_into_a_pass(message: str) -> None:
+    """A good build definition under another name, a second one in runDetails, extra fields everywhere they are allowed."""
+
+    def add(value: dict[str, Any]) -> None:
+        good = copy.deepcopy(value["buildDefinition"])
+        REFUSED[message](value)
+        value |= {"BuildDefinition": good, "buildDefinition ": good, "note": good}
+        value["runDetails"]["buildDefinition"] = good
+        if isinstance(value.get("buildDefinition"), dict) and isinstance(build(value).get("internalParameters"), dict):
+            build(value)["internalParameters"]["buildDefinition"] = good
+
+    with pytest.raises(StatementError):
+        action_of(changed(add))
+
+
 def test_the_order_of_inputs_does_not_matter() -> None:
     """They have names."""
     assert action_of(changed(lambda v: build(v)["resolvedDependencies"].reverse())).key == ACTION.key
