@@ -38,7 +38,7 @@ def pin(threads: int) -> None:
     torch.set_num_threads(threads)
     if torch.get_num_interop_threads() != 1:
         torch.set_num_interop_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), without importing the compiler (a second or more)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False

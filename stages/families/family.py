@@ -238,5 +238,5 @@ def find(config: Mapping[str, Any]) -> Family:
             return family
     raise PluginError(
         f"no family for model_type {wanted[0] if wanted else None!r} (architectures: {config.get('architectures')}). "
-        f"Known: {', '.join(sorted(known))}. A package can add one: see docs/formats/profile.md and stages/families/family.py"
+        f"Known: {', '.join(sorted(known))}. A package can add one: see stages/families/family.py"
     )
