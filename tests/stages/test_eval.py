@@ -1,0 +1,140 @@
+from collections.abc import Mapping
+
+import pytest
+
+from stages import eval as evaluate
+from stages.errors import PluginError, RecipeError, SpecError
+from stages.eval import Eval, Use
+from stages.lowering import Plan, lower
+from stages.perplexity import Perplexity
+from stages.quant import Quant
+from stages.recipe import parse
+from stages.stage import Graph, Node, Ref
+from store.digest import Digest
+from store.memory import MemoryCas
+
+MODEL, F16, TEXT = Digest.of(b"model"), Digest.of(b"f16"), Digest.of(b"text")
+
+
+def expand(*uses: Use) -> Graph:
+    inputs = {"model": MODEL, "gguf-F16": F16, "gguf-Q8_0": Ref("/quant", "gguf-Q8_0")} | {
+        f"dataset-{number}": TEXT for number in range(len(uses))
+    }
+    return evaluate.expand(Eval(benchmarks=uses), inputs, MemoryCas())
+
+
+def test_every_file_is_evaluated_on_every_benchmark() -> None:
+    """Nodes of a benchmark get its name and the file's in front; its settings are fields of its spec."""
+    graph = expand(Use(name="perplexity", settings={"n_ctx": 128}), Use(name="acme-length", settings={"repeat_dataset": 2}))
+    nodes = {node.id: node for node in graph.nodes}
+    assert list(nodes) == [
+        "tokenizer",
+        "perplexity-F16/tokenize",
+        "perplexity-F16/perplexity",
+        "perplexity-Q8_0/tokenize",
+        "perplexity-Q8_0/perplexity",
+        "acme-length-F16/count",
+        "acme-length-Q8_0/count",
+    ]
+    assert nodes["perplexity-F16/perplexity"].spec == Perplexity(n_ctx=128)
+    assert nodes["perplexity-F16/perplexity"].inputs == {"gguf": F16, "tokens": Ref("perplexity-F16/tokenize", "tokens"), "dataset": TEXT}
+    assert nodes["perplexity-Q8_0/perplexity"].inputs["gguf"] == Ref("/quant", "gguf-Q8_0")
+    assert nodes["perplexity-F16/tokenize"].inputs == {"tokenizer": Ref("tokenizer", "tokenizer"), "text": TEXT}
+    assert graph.outputs["nll-perplexity-F16"] == Ref("perplexity-F16/perplexity", "nll")
+    assert graph.outputs["metrics-acme-length-Q8_0"] == Ref("acme-length-Q8_0/count", "total")
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "words"),
+    [
+        (Use(name="perplexty"), PluginError, "did you mean 'perplexity'"),
+        (Use(name="perplexity", settings={"nctx": 128}), SpecError, "has no setting 'nctx'; did you mean 'n_ctx'"),
+        (Use(name="perplexity", settings={"n_ctx": "many"}), SpecError, "n_ctx is 'many'"),
+    ],
+)
+def test_unknown_benchmarks_and_settings_are_refused(use: Use, error: type[Exception], words: str) -> None:
+    """The nearest name is offered."""
+    with pytest.raises(error, match=words):
+        expand(use)
+
+
+def lowered(stages: str) -> Plan:
+    text = f"name: x\nsource: {{baseModel: base}}\nstages:\n{stages}"
+    return lower(parse(text), lambda path: Digest.of(str(path).encode()))
+
+
+QUANT = " - {type: quant, quantTypes: [F16, q4_k_m]}\n"
+EVAL = " - {type: eval, benchmarks: [{name: perplexity, dataset: held.txt, chunks: 4}]"
+
+
+def nodes_of(plan: Plan) -> Mapping[str, Node]:
+    return {node.id: node for node in plan.graph.nodes}
+
+
+def test_a_recipe_without_changes_to_the_model_evaluates_it_as_the_base() -> None:
+    """Each quantised type stands against the first."""
+    plan = lowered(QUANT + EVAL + "}\n")
+    nodes = nodes_of(plan)
+    assert [name for name in nodes if name.startswith("eval")] == ["eval/base", "eval/compare"]
+    assert nodes["quant"].spec == Quant(types=("F16", "q4_k_m"))
+    assert nodes["eval/base"].inputs == {
+        "model": Ref("import-model", "model"),
+        "gguf-F16": Ref("quant", "gguf-F16"),
+        "gguf-Q4_K_M": Ref("quant", "gguf-Q4_K_M"),
+        "dataset-0": Digest.of(b"held.txt"),
+    }
+    assert [(row.name, row.baseline) for row in nodes["eval/compare"].spec.rows] == [("base-F16", None), ("base-Q4_K_M", "base-F16")]
+    assert set(plan.outputs["eval"]) == {"metrics-perplexity-F16", "metrics-perplexity-Q4_K_M", "report", "table"}
+
+
+def chained(stages: str) -> Mapping[str, Node]:
+    """A recipe in which another stage stands between the source and the quantising."""
+    return nodes_of(lowered(" - {type: acme-repaint}\n" + stages))
+
+
+def test_a_changed_model_is_compared_with_the_base_in_the_same_types() -> None:
+    """The source is quantised alike and evaluated on the same text; every row has the base's of its type as baseline."""
+    nodes = chained(QUANT + EVAL + "}\n")
+    assert [name for name in nodes if name.startswith("eval")] == ["eval/quant-base", "eval/base", "eval/acme-repaint", "eval/compare"]
+    assert nodes["eval/quant-base"].inputs == {"model": Ref("import-model", "model")}
+    assert nodes["eval/quant-base"].spec == nodes["quant"].spec
+    assert nodes["eval/base"].inputs["gguf-F16"] == Ref("eval/quant-base", "gguf-F16")
+    assert [(row.name, row.baseline) for row in nodes["eval/compare"].spec.rows] == [
+        ("base-F16", None),
+        ("base-Q4_K_M", "base-F16"),
+        ("acme-repaint-F16", "base-F16"),
+        ("acme-repaint-Q4_K_M", "base-Q4_K_M"),
+    ]
+    assert nodes["eval/compare"].inputs["nll-acme-repaint-F16"] == Ref("eval/acme-repaint", "nll-perplexity-F16")
+
+
+def test_the_base_can_be_left_out() -> None:
+    """`compareToBase: false` evaluates only the recipe's own files."""
+    nodes = chained(QUANT + EVAL + ", compareToBase: false}\n")
+    assert [name for name in nodes if name.startswith("eval")] == ["eval/acme-repaint", "eval/compare"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        (EVAL + "}\n", "line 4: eval needs GGUF files: put a quant stage before it"),
+        (QUANT + " - {type: eval, benchmarks: []}\n", "line 5: eval needs benchmarks"),
+        (QUANT + " - {type: eval, benchmarks: [{name: perplexity}]}\n", "line 5: benchmark perplexity needs a dataset"),
+        (
+            QUANT + " - {type: eval, benchmarks: [{name: perplexity, dataset: a, chunk: 4}]}\n",
+            "line 5: unknown key 'chunk' .*mean 'chunks'",
+        ),
+        (QUANT + EVAL + ", compareToBse: true}\n", "line 5: unknown key 'compareToBse' in eval; did you mean 'compareToBase'"),
+        (QUANT + EVAL + ", compareToBase: maybe}\n", "line 5: compareToBase is true or false, not 'maybe'"),
+    ],
+)
+def test_recipes_that_cannot_be_evaluated_are_refused(stages: str, words: str) -> None:
+    """With the line and the remedy."""
+    with pytest.raises(RecipeError, match=words):
+        lowered(stages)
+
+
+def test_an_outside_format_is_quantised_like_our_own() -> None:
+    """A plug-in's types are outputs of the quant stage under its name."""
+    plan = lowered(" - {type: quant, format: acme-paper, quantTypes: [a5]}\n")
+    assert plan.outputs["quant"] == {"acme-paper-A5": Ref("quant", "acme-paper-A5")}
