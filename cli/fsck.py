@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from store.digest import Digest
 
 _HARMLESS = {"stray"}
+_SHOWN = 6
 
 
 @click.command()
@@ -31,36 +32,44 @@ def fsck(full: bool, jobs: int, ledger: Path | None, json: bool) -> int:
     from store import fsck as store_fsck
 
     workspace, output = open_here(ledger), Output(json=json)
+    entries, log = _log(workspace, full=full)
     store = workspace.store
     number = sum(1 for _ in store.list())
     damage = 0
     findings = []
     for finding in store_fsck.check(store, jobs=jobs, full=full, roots=pins(workspace.folder).values()):
         damage += finding.kind not in _HARMLESS
-        said = _entries(workspace, [digest for digest in (finding.digest, *finding.dependents) if digest is not None])
+        about = [digest for digest in (finding.digest, *finding.dependents) if digest is not None]
+        said = _entries(workspace, about) if entries is not None else []
         findings.append({
             "kind": finding.kind, "digest": finding.digest and str(finding.digest), "path": finding.path, "text": finding.text,
             "dependents": [str(digest) for digest in finding.dependents], "entries": [entry for entry, _ in said],
         })  # fmt: skip
         output.line(f"{output.paint(finding.kind, 'yellow' if finding.kind in _HARMLESS else 'red')}  {finding.text}")
         if finding.dependents:
-            more = " .." if len(finding.dependents) > 6 else ""
-            output.line(f"  needed by {', '.join(short(digest) for digest in finding.dependents[:6])}{more}")
-        output.lines(f"  entry {entry}: {message}" for entry, message in said[:6])
-    log = _log_faults(workspace, full=full)
+            more = " .." if len(finding.dependents) > _SHOWN else ""
+            output.line(f"  needed by {', '.join(short(digest) for digest in finding.dependents[:_SHOWN])}{more}")
+        output.lines(f"  entry {entry}: {message}" for entry, message in said[:_SHOWN])
     output.lines(f"{output.paint('log', 'red')}  {text}" for text in log)
-    output.object({"objects": number, "entries": workspace.log.size, "findings": findings, "log": log, "ok": not damage and not log})
+    output.object({"objects": number, "entries": entries, "findings": findings, "log": log, "ok": not damage and not log})
+    what = f"{many(number, 'object')} and " + ("a log that cannot be opened" if entries is None else many(entries, "entry", "entries"))
     if damage or log:
-        output.line(f"{many(damage + len(log), 'fault')} in {many(number, 'object')} and {many(workspace.log.size, 'entry', 'entries')}")
+        output.line(f"{many(damage + len(log), 'fault')} in {what}")
         return CORRUPT
-    output.line(f"{many(number, 'object')} and {many(workspace.log.size, 'entry', 'entries')}: all as their names and checkpoints say")
+    output.line(f"{what}: all as their names and checkpoints say")
     return DONE
 
 
-def _log_faults(workspace: Workspace, *, full: bool) -> list[str]:
+def _log(workspace: Workspace, *, full: bool) -> tuple[int | None, list[str]]:
+    """How many entries there are (None when the log cannot be opened), and every fault of the log."""
+    from ledger.errors import LogError
     from ledger.verify import verify_ledger
 
-    return [row.text for row in verify_ledger(workspace.folder, workspace.policy, full=full).rows if row.status == "failed"]
+    faults = [row.text for row in verify_ledger(workspace.folder, workspace.policy, full=full).rows if row.status == "failed"]
+    try:
+        return workspace.log.size, faults
+    except LogError as error:
+        return None, faults or [str(error)]
 
 
 def _entries(workspace: Workspace, digests: list[Digest]) -> list[tuple[int, str]]:

@@ -18,6 +18,7 @@ from store.digest import Digest
 
 if TYPE_CHECKING:
     from cli.workspace import Workspace
+    from ledger.log import Entry
 
 _HEX = re.compile(r"(?:sha256:[0-9a-f]{2,64}|[0-9a-f]{4,64})\Z")
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
@@ -27,6 +28,14 @@ _SHOWN = 8
 def looks_like_digest(text: str) -> bool:
     """A digest or an abbreviation of one: at least four hex digits, or two after `sha256:`."""
     return bool(_HEX.match(text))
+
+
+def find_entry(workspace: Workspace, text: str) -> Entry | None:
+    """The entry that a plain number (`12` or `#12`, no leading zeros) names, if there is one of that number."""
+    digits = text.removeprefix("#")
+    if not digits.isascii() or not digits.isdigit() or str(int(digits[:20])) != digits:
+        return None
+    return workspace.log.entry(int(digits)) if int(digits) < workspace.log.size else None
 
 
 def find_digest(workspace: Workspace, text: str) -> Digest:

@@ -189,26 +189,23 @@ def done_line(group: Group) -> str:
 
 
 def running_line(group: Group, now_s: float) -> str:
-    """What an unfinished recipe stage is doing."""
-    facts = []
+    """What an unfinished recipe stage is doing; what matters most comes first, because a narrow terminal cuts the end."""
+    counts, steps = [], []
     if group.total > 1:
-        facts.append(f"{count(group.found + group.ran)}/{count(group.total)} actions")
-    for running in list(group.running.values())[:2]:
-        step = running.label if group.total > 1 else ""
+        counts.append(f"{count(group.found + group.ran)}/{count(group.total)} actions")
+    for running in group.running.values():
+        step = running.label.removeprefix(f"{group.name}/") if group.total > 1 else ""
         if running.total:
             step = f"{step} {count(running.done)}/{count(running.total)} {running.unit}".strip()
-        if step:
-            facts.append(step)
+        (steps if group.total > 1 else counts).extend([step] if step else [])
         if running.unit == "tokens" and running.done and now_s - running.since_s > 0.5:
-            facts.append(f"{count(round(running.done / (now_s - running.since_s)))} tok/s")
-    if len(group.running) > 2:
-        facts.append(f"and {len(group.running) - 2} more")
-    if not group.running and group.waiting:
-        facts.append("another run is computing it; waiting for its result")
+            counts.append(f"{count(round(running.done / (now_s - running.since_s)))} tok/s")
     left = group.left_s(now_s)
     if left is not None and left >= 1:
-        facts.append(f"{duration(round(left)).replace('.0 s', ' s')} left")
-    return clean(" · ".join(facts) or "waiting for earlier stages")
+        counts.append(f"{duration(round(left)).replace('.0 s', ' s')} left")
+    if not group.running and group.waiting:
+        steps.append("another run is computing it; waiting for its result")
+    return clean(" · ".join([*counts, *steps]) or "waiting for earlier stages")
 
 
 # --- three ways to show it -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.entries import EntryView
-from cli.names import find_object, latest_run, pins
+from cli.names import find_entry, find_object, latest_run, pins
 from cli.options import common
 from cli.output import Output, ago, dumps, duration, many, short, size, table
 from cli.workspace import Workspace, open_here
@@ -34,8 +34,9 @@ def show(target: str, ledger: Path | None, json: bool) -> int:
     """
     workspace, output = open_here(ledger), Output(json=json)
     now = datetime.now(UTC)
-    if target.removeprefix("#").isdigit() and int(target.removeprefix("#")) < workspace.log.size:
-        view = EntryView(workspace.log.entry(int(target.removeprefix("#"))), workspace.policy)
+    entry = find_entry(workspace, target)
+    if entry is not None:
+        view = EntryView(entry, workspace.policy)
         output.show(entry_facts(view), lambda: entry_lines(view, workspace, output, now))
         return 0
     run = latest_run(workspace.folder, target)

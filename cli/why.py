@@ -20,7 +20,7 @@ import click
 
 from cli.entries import EntryView
 from cli.errors import UsageError
-from cli.names import find_digest, looks_like_digest
+from cli.names import find_digest, find_entry, looks_like_digest
 from cli.options import common
 from cli.output import Output, ago, dumps, many, short, table
 from cli.workspace import Workspace, open_here
@@ -184,8 +184,9 @@ def _of_recipe(workspace: Workspace, file: Path, stage: str) -> list[Question]:
 def _of_log(workspace: Workspace, target: str) -> Question:
     from ledger.lookup import find
 
-    if target.removeprefix("#").isdigit() and int(target.removeprefix("#")) < workspace.log.size:
-        entries = [workspace.log.entry(int(target.removeprefix("#")))]
+    entry = find_entry(workspace, target)
+    if entry is not None:
+        entries = [entry]
     elif looks_like_digest(target):
         digest = find_digest(workspace, target)
         entries = workspace.log.lookup(digest) or workspace.log.by_subject(digest)

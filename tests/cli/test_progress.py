@@ -129,7 +129,7 @@ def test_a_running_stage_tells_how_far_and_how_long() -> None:
     for at, event in RUN[:4]:
         clock.now_s = at
         board.take(event)
-    assert running_line(board.groups["profile"], 1.0) == "0/3 actions · block-0 5/10 samples · 5 s left"
+    assert running_line(board.groups["profile"], 1.0) == "0/3 actions · 5 s left · block-0 5/10 samples"
 
 
 def test_no_time_is_left_to_tell_before_the_stage_is_expanded() -> None:
