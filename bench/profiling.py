@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,16 +35,16 @@ def main() -> None:
     from tests.tiny import TEXT, make_model
 
     environment.pin(1)
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} thread, load {os.getloadavg()[0]:.1f}"
-    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    print(f"{machine}, torch {torch.__version__}, {torch.get_num_threads()} thread")
     print(f"{'model':34} {'tokens':>7} {'plain ms':>9} {'profiled ms':>12} {'ratio':>6}")
     worst = 0.0
-    for title, sizes in {
+    models: dict[str, dict[str, Any]] = {
         "4 layers, d 256, ff 512, 8 top-2": {"hidden": 256, "intermediate": 512, "experts": 8, "top_k": 2},
         "4 layers, d 256, ff 256, 8 top-2": {"hidden": 256, "intermediate": 256, "experts": 8, "top_k": 2},
         "4 layers, d 512, ff 384, 64 top-8": {"hidden": 512, "intermediate": 384, "experts": 64, "top_k": 8},
-    }.items():
+    }
+    for title, sizes in models.items():
         with tempfile.TemporaryDirectory() as folder:
             loaded = load(make_model(Path(folder) / "m", layers=4, **sizes), "float32")
         for tokens in (128, 512, 2048):

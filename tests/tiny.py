@@ -5,6 +5,7 @@ The weights are random but not degenerate (routers spread, logits differ), float
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ TEXT = (
     "id,name,price\n1,apple,0.30\n2,pear,0.45\n3,plum,0.25\n",
 )
 """What the tokenizer is trained on: code, prose and data."""
+
+SAMPLES = [{"text": text * 3, "domain": domain} for text, domain in zip(TEXT, ["code", "prose", "data"] * 2, strict=True)]
+"""A small calibration set of three domains."""
 
 
 def make_tokenizer(folder: Path, *, vocab: int = 512) -> None:
@@ -115,3 +119,17 @@ def make_model(
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
     make_tokenizer(folder, vocab=vocab)
     return folder
+
+
+def corpus(samples: list[dict[str, str]]) -> bytes:
+    """A calibration set as JSON lines."""
+    return "".join(json.dumps(sample) + "\n" for sample in samples).encode()
+
+
+def change_tensor(folder: Path, name: str, change: Any) -> None:
+    """Change (or, where `change` gives None, remove) one tensor of a single-file model."""
+    from safetensors.numpy import load_file, save_file
+
+    arrays = load_file(folder / "model.safetensors")
+    changed = change(arrays.pop(name))
+    save_file(arrays if changed is None else arrays | {name: changed}, folder / "model.safetensors", {"format": "pt"})

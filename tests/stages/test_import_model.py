@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,7 @@ from stages.tensors import INDEX
 from store import tree
 from store.local import LocalCas
 from tests.direct import Direct
-from tests.stages.test_profile import change_tensor
-from tests.tiny import make_model
+from tests.tiny import change_tensor, make_model
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def direct(tmp_path: Path) -> Direct:
     return Direct(LocalCas(tmp_path / "store"), tmp_path)
 
 
-def run(direct: Direct, folder: Path, **spec: bool) -> tree.Tree:
+def run(direct: Direct, folder: Path, **spec: Any) -> tree.Tree:
     made = direct.run("import-model", ImportModel(source="here", **spec), {"folder": tree.import_folder(direct.store, folder)})
     return tree.load(direct.store, made["model"])
 

@@ -23,14 +23,9 @@ from store import tree
 from store.digest import Digest
 from store.memory import MemoryCas
 from tests.direct import Direct
-from tests.tiny import TEXT, make_model
+from tests.tiny import SAMPLES, TEXT, change_tensor, corpus, make_model
 
-SAMPLES = [{"text": text * 3, "domain": domain} for text, domain in zip(TEXT, ["code", "prose", "data"] * 2, strict=True)]
 FAMILIES = ["mixtral", "qwen3_moe", "olmoe", "phimoe", "granitemoe", "deepseek_v2", "deepseek_v3"]
-
-
-def corpus(samples: list[dict[str, str]]) -> bytes:
-    return "".join(json.dumps(sample) + "\n" for sample in samples).encode()
 
 
 @pytest.fixture
@@ -188,14 +183,6 @@ def test_a_missing_expert_tensor_is_refused(tmp_path: Path, direct: Direct) -> N
     change_tensor(folder, "model.layers.1.self_attn.q_proj.weight", lambda array: None)
     with pytest.raises(InputError, match=r"lacks weights.*layers\.1\.self_attn\.q_proj"):
         load(folder, "float32")
-
-
-def change_tensor(folder: Path, name: str, change: Any) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    arrays = load_file(folder / "model.safetensors")
-    changed = change(arrays.pop(name))
-    save_file(arrays if changed is None else arrays | {name: changed}, folder / "model.safetensors", {"format": "pt"})
 
 
 # --- blocks ----------------------------------------------------------------------------------------------------------------------

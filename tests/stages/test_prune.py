@@ -24,8 +24,7 @@ from store.digest import Digest
 from store.local import LocalCas
 from store.memory import MemoryCas
 from tests.direct import Direct
-from tests.stages.test_profile import SAMPLES, change_tensor, corpus
-from tests.tiny import TEXT, make_model
+from tests.tiny import SAMPLES, TEXT, change_tensor, corpus, make_model
 
 
 @pytest.fixture
@@ -198,7 +197,7 @@ def test_a_shard_that_becomes_empty_is_dropped(tmp_path: Path, direct: Direct) -
     (folder / "model.safetensors").unlink()
     last = {name: array for name, array in whole.items() if ".experts.7." in name}
     rest = {name: array for name, array in whole.items() if name not in last}
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for file, part in {"model-00001-of-00002.safetensors": last, "model-00002-of-00002.safetensors": rest}.items():
         save_file(part, folder / file, {"format": "pt"})
         weight_map |= dict.fromkeys(part, file)

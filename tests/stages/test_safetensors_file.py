@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -103,7 +104,7 @@ def test_the_reference_library_reads_our_header(tmp_path: Path) -> None:
     file.write_bytes(header_bytes(layout, {"format": "pt"}) + bytes(layout[-1].stop))
     with safe_open(file, "np") as opened:
         assert sorted(opened.keys()) == sorted(item.name for item in layout)
-        assert {name: tuple(opened.get_slice(name).get_shape()) for name in opened} == {item.name: item.shape for item in layout}
+        assert all(tuple(opened.get_slice(item.name).get_shape()) == item.shape for item in layout)
         assert opened.metadata() == {"format": "pt"}
 
 
@@ -112,7 +113,7 @@ def test_we_read_what_the_reference_library_writes(tmp_path: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.arange(4, dtype=np.int64)}
+    arrays: dict[str, Any] = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.arange(4, dtype=np.int64)}
     file = tmp_path / "model.safetensors"
     save_file(arrays, file, {"format": "np"})
     with file.open("rb") as opened:
