@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "log": ("cli.log:log", "The entries, newest first"),
     "show": ("cli.show:show", "What something is, who made it, from what"),
     "why": ("cli.why:why", "Why an action ran or must run, field by field"),
+    "compare": ("cli.compare:compare", "The evaluated models of several recipes in one table"),
     "export": ("cli.export:export", "Models and files out of the store"),
     "init": ("cli.init:init", "A ledger, a key and a policy; the first run does it too"),
     "key": ("cli.keys:key", "Your keys, and their public forms"),

@@ -168,29 +168,36 @@ def plan_line(plan: Planned, *, me: str, recipe: str) -> str:
 
 
 def done_line(group: Group) -> str:
-    """What a finished recipe stage amounted to."""
+    """What a finished recipe stage amounted to: from what its actions noted, else how much they made."""
     if not group.ran:
         return "found" if group.found <= 1 else f"{count(group.found)} found"
+    notes = group.notes
     facts = [many(group.ran, "action")] if group.ran > 1 else []
     if group.found:
         facts.append(f"{count(group.found)} found")
-    if "summary" in group.notes:
-        facts.append(str(group.notes["summary"]))
-    else:
-        if "tokens" in group.notes:
-            facts.append(many(int(group.notes["tokens"]), "token"))
-        if group.size_bytes:
-            facts.append(size(group.size_bytes))
-        if "bytes_written" in group.notes:
-            facts.append(f"{size(int(group.notes['bytes_written']))} written")
-    if "tokens" in group.notes and group.elapsed_s > 0.5:
-        facts.append(f"{count(round(group.notes['tokens'] / group.elapsed_s))} tok/s")
-    return clean(" · ".join(facts) or "done")
+    told = [words(notes) for needs, words in _NOTES if all(name in notes for name in needs)]
+    if not told and group.size_bytes:
+        told.append(size(group.size_bytes))
+    if "tokens" in notes and group.elapsed_s > 0.5:
+        told.append(f"{count(round(notes['tokens'] / group.elapsed_s))} tok/s")
+    return clean(" · ".join([*facts, *told]) or "done")
+
+
+_NOTES: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, Any]], str]], ...] = (
+    (("summary",), lambda notes: str(notes["summary"])),
+    (("tokens",), lambda notes: many(int(notes["tokens"]), "token")),
+    (("layers", "experts"), lambda notes: f"{notes['layers']} layers x {notes['experts']} experts"),
+    (("weights_bytes",), lambda notes: f"{size(int(notes['weights_bytes']))} of weights"),
+    (("weights_bytes_after",), lambda notes: f"{size(int(notes['weights_bytes_after']))} of weights"),
+    (("weight_bytes_written",), lambda notes: f"{size(int(notes['weight_bytes_written']))} of them written"),
+)
+"""Notes by which stages say what they did, in the order in which they are told: the names needed, and the words."""
 
 
 def running_line(group: Group, now_s: float) -> str:
     """What an unfinished recipe stage is doing; what matters most comes first, because a narrow terminal cuts the end."""
-    counts, steps = [], []
+    counts: list[str] = []
+    steps: list[str] = []
     if group.total > 1:
         counts.append(f"{count(group.found + group.ran)}/{count(group.total)} actions")
     for running in group.running.values():

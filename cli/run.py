@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.compare import lines
 from cli.errors import NoLedgerError
 from cli.options import PATH, common
-from cli.output import Output, Style, count, duration, many, place, table
+from cli.output import Output, count, duration, many, place, table
 from cli.workspace import Workspace, create, find, new_passphrase
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _run(workspace: Workspace, recipe: Recipe, options: RunOptions, signer: Sign
         ) from stop
     report = _report(workspace, result)
     output.object({"event": "result", **{name: getattr(result, name) for name in result.__slots__}, "comparison": report})
-    output.lines(comparison(report, output) if report else [])
+    output.lines(lines({result.name: report}, output) if report else [])
     files = f"{place(result.alloy)} · {place(result.attestations)}"
     if result.done:
         output.line(f"{many(result.done, 'result')} signed · {duration(result.elapsed_s)} · {files}")
@@ -132,7 +133,8 @@ def _run(workspace: Workspace, recipe: Recipe, options: RunOptions, signer: Sign
         output.line(f"all {count(result.found)} found, nothing done · {duration(result.elapsed_s)} · {files}")
     steps = [f"ledger verify {place(result.alloy)}"]
     steps += [f"ledger export {result.name} out/"] if result.outputs else []
-    output.line("next: " + " · ".join([*steps, "ledger log"]))
+    steps += ["ledger compare"] if report is not None else ["ledger log"]
+    output.line("next: " + " · ".join(steps))
     return 0
 
 
@@ -143,17 +145,3 @@ def _report(workspace: Workspace, result: RunResult) -> Mapping[str, Any] | None
         return None
     value = canonical.loads(workspace.store.read(result.report))
     return value if isinstance(value, dict) else None
-
-
-def comparison(report: Mapping[str, Any], output: Output) -> list[str]:
-    """The table of a comparison report, as lines."""
-    rows = report.get("table")
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        return []
-    width = max(map(len, rows), default=0)
-    cells = [[str(cell) for cell in row] + [""] * (width - len(row)) for row in rows]
-    painted = [[output.paint(cell, *_VERDICTS.get(cell, ())) for cell in row] for row in cells]
-    return table(painted, "<<>>")
-
-
-_VERDICTS: Mapping[str, tuple[Style, ...]] = {"worse": ("yellow",), "better": ("green",)}

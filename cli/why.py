@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -121,7 +122,8 @@ def why(target: str, ledger: Path | None, json: bool) -> int:
     workspace, output = open_here(ledger), Output(json=json)
     file, _, stage = target.rpartition(":") if ":" in target and not Path(target).is_file() else (target, "", "")
     asked = _of_recipe(workspace, Path(file), stage) if Path(file).is_file() else [_of_log(workspace, target)]
-    answers = [_answer(workspace, *question) for question in asked]
+    recorded = Recorded(workspace)
+    answers = [_answer(recorded, *question) for question in asked]
     output.object({"answers": [answer.facts() for answer in answers]})
     output.lines(_told(answers, output))
     return 0
@@ -201,26 +203,41 @@ def _of_log(workspace: Workspace, target: str) -> Question:
     return "", action, hit.entry.number if hit else None
 
 
-def _answer(workspace: Workspace, node: str, action: Action, entry: int | None) -> Answer:
+_SEARCHED = 20_000
+"""Among so many of the newest actions a neighbour is looked for."""
+
+
+class Recorded:
+    """The recorded actions, read once and only when they are asked for."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+
+    @cached_property
+    def _by_stage(self) -> dict[str, list[tuple[Action, EntryView]]]:
+        found: dict[str, list[tuple[Action, EntryView]]] = {}
+        actions = self.workspace.log.keys()
+        for number, _ in actions[-_SEARCHED:]:
+            view = EntryView(self.workspace.log.entry(number), self.workspace.policy)
+            if view.action is not None:
+                found.setdefault(view.action.stage, []).append((view.action, view))
+        return found
+
+    def before(self, stage: str, number: int) -> list[tuple[Action, EntryView]]:
+        """Those of a stage that were there before an entry, oldest first."""
+        return [(action, view) for action, view in self._by_stage.get(stage, ()) if view.entry.number < number]
+
+
+def _answer(recorded: Recorded, node: str, action: Action, entry: int | None) -> Answer:
     from ledger.lookup import sift
 
+    workspace = recorded.workspace
     _, ignored = sift(workspace.log.lookup(action.key), workspace.policy)
-    before = workspace.log.size if entry is None else entry
-    neighbour = nearest(action, _known(workspace, action.stage, before))
+    neighbour = nearest(action, recorded.before(action.stage, workspace.log.size if entry is None else entry))
     rows = compare(neighbour[0], action) if neighbour else ()
     notes = {row.field: _origins(workspace, row) for row in rows if row.field.startswith("inputs.") and not row.same}
     reasons = tuple((item.entry.number, str(item.reason)) for item in ignored)
     return Answer(node, action, entry, reasons, neighbour[1] if neighbour else None, rows, notes)
-
-
-def _known(workspace: Workspace, stage: str, before: int) -> Iterable[tuple[Action, EntryView]]:
-    """Recorded actions of a stage, oldest first, that were there before an entry."""
-    actions = workspace.log.keys()
-    for number, _ in actions:
-        if number < before:
-            view = EntryView(workspace.log.entry(number), workspace.policy)
-            if view.action is not None and view.action.stage == stage:
-                yield view.action, view
 
 
 def _origins(workspace: Workspace, row: Difference) -> str:

@@ -71,7 +71,7 @@ def test_a_pipe_gets_one_line_for_each_finished_stage() -> None:
         "plan  5 actions: 1 found (signed by you, 1 of them from other), 4 to do",
         "  import-model                 found",
         "  profile: a sample is empty\\x1b[2J",
-        "  profile                      3 actions · 8,000 tokens · 1.2 kB · 1,778 tok/s  4.5 s",
+        "  profile                      3 actions · 8,000 tokens · 1,778 tok/s  4.5 s",
         "  quant                        4.1 MB  3.0 s",
     ]
 
@@ -167,12 +167,21 @@ def test_a_failure_leaves_the_rest_countable() -> None:
     assert (len(board.recorded), len(board.failures), board.groups["a"].finished) == (1, 1, False)
 
 
-def test_a_stage_may_say_its_own_summary() -> None:
-    """A note called summary replaces the general words."""
+@pytest.mark.parametrize(
+    ("notes", "words"),
+    [
+        ({"summary": "perplexity 43.3"}, "perplexity 43.3"),
+        ({"layers": 4, "experts": 8}, "4 layers x 8 experts"),
+        ({"weights_bytes_after": 12_400_000, "weight_bytes_written": 0}, "12.4 MB of weights · 0 bytes of them written"),
+        ({"something": "else"}, "10 bytes"),
+    ],
+)
+def test_a_finished_stage_says_what_it_came_to(notes: dict[str, Any], words: str) -> None:
+    """What the stage noted is told in words; where it noted nothing that is known, the size of what it made."""
     board = Board(Clock())
-    for event in (planned(1, groups={"a": 1}), started("a", "x"), finished("a", "x", 10, summary="0 weight bytes written")):
+    for event in (planned(1, groups={"a": 1}), started("a", "x"), finished("a", "x", 10, **notes)):
         board.take(event)
-    assert done_line(board.groups["a"]) == "0 weight bytes written"
+    assert done_line(board.groups["a"]) == words
 
 
 @pytest.mark.parametrize(

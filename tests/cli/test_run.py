@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
@@ -10,8 +9,6 @@ import time
 
 import pytest
 
-from cli.output import Output
-from cli.run import comparison
 from tests.cli.conftest import RECIPE, Desk
 
 
@@ -117,18 +114,6 @@ def test_ctrl_c_keeps_what_is_done(desk: Desk) -> None:
     assert "Traceback" not in errors
     lines = desk.ok("run", "recipe.yaml", "-j", "1").out.splitlines()
     assert lines[0].startswith(f"plan  7 actions: {kept[1]} found")
-
-
-def test_the_comparison_is_a_table() -> None:
-    """The report's table is shown in columns, numbers to the right; rows of odd length do no harm."""
-    titles = ["", "", "bytes", "perplexity", "vs base, paired", ""]
-    report = {"table": [titles, ["base", "F16", "17.0 MB", "41.9 ± 1.1"], ["pruned", "F16", "9 B", "5", "+2.4 %", "worse"]]}
-    assert comparison(report, Output(stream=io.StringIO())) == [
-        "               bytes  perplexity  vs base, paired",
-        "base    F16  17.0 MB  41.9 ± 1.1",
-        "pruned  F16      9 B           5  +2.4 %           worse",
-    ]
-    assert comparison({"rows": []}, Output(stream=io.StringIO())) == []
 
 
 @pytest.mark.parametrize("option", ["--jobs=0", "--threads=0", "--environment=other"])
