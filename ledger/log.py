@@ -88,6 +88,11 @@ class Memory:
         data = self._read(self._place_file(place))
         return None if data is None else data.decode()
 
+    def recall(self, place: Path, origin: str) -> tuple[str, bytes | None]:
+        """The origin of the log that was accepted in a folder (`origin`, when none was), and the checkpoint that was accepted of it."""
+        settled = self.origin_at(place) or origin
+        return settled, self.checkpoint(settled)
+
     def settle(self, place: Path, origin: str) -> None:
         """Remember which log lives in a folder."""
         if self.origin_at(place) != origin:
@@ -107,7 +112,7 @@ class Memory:
     def _read(file: Path) -> bytes | None:
         try:
             return file.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _write(self, file: Path, data: bytes) -> None:
@@ -184,41 +189,44 @@ class Log:
     def _refresh(self) -> _Head | None:
         """Read the ref; when it moved, bring the index along and check that nothing accepted before was lost."""
         oid = self.repository.head()
-        if self._seen is not None and self._seen.oid == oid:
-            return self._seen
-        head = None
-        if oid is not None:
-            signed = self.repository.read_entry(oid).checkpoint
-            head = _Head(oid, signed, _parse_checkpoint(signed))
-        self._index.sync(oid)
-        self._check_extends(head)
-        self._seen = head
-        return head
+        while self._seen is None or self._seen.oid != oid:
+            head = None
+            if oid is not None:
+                signed = self.repository.read_entry(oid).checkpoint
+                head = _Head(oid, signed, _parse_checkpoint(signed))
+            origin = head.checkpoint.origin if head else self.repository.description
+            accepted = self.memory.recall(self.folder, origin)
+            now = self.repository.head()
+            if now != oid:  # another process appended, and what is remembered may be younger than the ref that was read
+                oid = now
+                continue
+            self._index.sync(oid)
+            self._check_extends(head, origin, *accepted)
+            self._seen = head
+            break
+        return self._seen if oid is not None else None
 
-    def _check_extends(self, head: _Head | None) -> None:
-        origin = head.checkpoint.origin if head else self.repository.description
-        settled = self.memory.origin_at(self.folder)
-        expected = self.memory.checkpoint(settled or origin)
+    def _check_extends(self, head: _Head | None, origin: str, settled: str, signed: bytes | None) -> None:
+        """Compare the log with the one that was accepted before: its origin and its checkpoint."""
         found = head.signed if head else b""
-        remembered = self.memory.describe(self.folder, settled or origin)
+        size = head.checkpoint.size if head else 0
         hint = (
             "Restore the log from a copy, and keep both checkpoints as evidence. "
-            f"Only if you replaced this ledger yourself, delete {remembered}"
+            f"Only if you replaced this ledger yourself, delete {self.memory.describe(self.folder, settled)}"
         )
-        if settled is not None and settled != origin:
+        if settled != origin:
             raise RewrittenError(
                 f"{self.folder} holds the log {origin!r}; the log accepted there before is {settled!r}. {hint}",
-                accepted=expected or b"",
+                accepted=signed or b"",
                 found=found,
             )
-        if expected is None:
+        if signed is None:
             return
-        accepted = _parse_checkpoint(expected)
-        size = head.checkpoint.size if head else 0
+        accepted = _parse_checkpoint(signed)
         if accepted.size > size:
             raise RewrittenError(
                 f"the log in {self.folder} was rolled back: it has {size} entries, {accepted.size} were accepted before. {hint}",
-                accepted=expected,
+                accepted=signed,
                 found=found,
             )
         if head is None:
@@ -229,7 +237,7 @@ class Log:
             raise RewrittenError(
                 f"the log in {self.folder} was rewritten: its {size} entries do not begin with the {accepted.size} that were accepted "
                 f"before ({error}). {hint}",
-                accepted=expected,
+                accepted=signed,
                 found=found,
             ) from error
 
@@ -457,6 +465,7 @@ class Log:
             self.repository.advance(old.oid if old else None, head.oid)
             self._index.extend(old.oid if old else None, added)
             self.memory.accept(checkpoint, signed)
+            self.memory.settle(self.folder, origin)
             self._seen = head
         return entries
 
