@@ -225,7 +225,8 @@ class Runner:
         if leaf.environment not in self._environments:
             module, _, name = leaf.environment.partition(":")
             code = f"import json, {module} as m; print(json.dumps(m.{name}()))"
-            variables = os.environ | {"OMP_NUM_THREADS": str(self._options.threads), "LEDGER_THREADS": str(self._options.threads)}
+            threads, tools = str(self._options.threads), json.dumps(dict(self._options.tools))
+            variables = os.environ | {"OMP_NUM_THREADS": threads, "LEDGER_THREADS": threads, "LEDGER_TOOLS": tools}
             ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=False)
             if ran.returncode != 0:
                 raise StageError(f"cannot tell the environment of {leaf.name}: {ran.stderr.strip().splitlines()[-1:]}")

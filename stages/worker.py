@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     """Serve requests until there are no more."""
     root, reply_fd, threads, tools = Path(arguments[0]), int(arguments[1]), int(arguments[2]), json.loads(arguments[3])
     _die_with_parent()
-    os.environ["LEDGER_THREADS"] = str(threads)
+    os.environ["LEDGER_THREADS"], os.environ["LEDGER_TOOLS"] = str(threads), arguments[3]  # both belong to the environment
 
     def reply(kind: str, **fields: Any) -> None:
         data = json.dumps({"kind": kind, **fields}).encode() + b"\n"
