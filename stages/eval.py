@@ -132,7 +132,9 @@ def lower(call: Any) -> Any:
         for use in uses:
             for name in files:
                 output = f"metrics-{use.name}-{name[len(_GGUF) :]}"
-                outputs[output if variant != "base" or len(subjects) == 1 else f"{output}-base"] = Ref(node.id, output)
+                outputs[output if len(subjects) == 1 or variant != "base" else f"base-{output}"] = Ref(node.id, output)
+        if len(subjects) > 1 and variant == "base":
+            outputs |= {f"base-{name}": item for name, item in ggufs.items()}
     for use in uses:
         if use.name != "perplexity":
             continue

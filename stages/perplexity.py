@@ -1,4 +1,4 @@
-"""Perplexity of a GGUF file as llama-perplexity defines it: one action per block of chunks, one to merge. See docs/perplexity.md.
+"""Perplexity of a GGUF file as llama-perplexity defines it: cut the tokens, one action per block of chunks, merge. See docs/perplexity.md.
 
 Blocks are cut from the beginning and are always whole where the text allows, so a quick evaluation (`chunks=10`) is a prefix of the
 full one, and equal blocks are found whatever run computed them.
@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from stages import token_blocks
 from stages.errors import InputError, SpecError
 from stages.perplexity_block import PerplexityBlock
 from stages.perplexity_merge import PerplexityMerge
 from stages.stage import Composite, Graph, Input, Node, Ref
+from stages.token_blocks import TokenBlocks
 from stages.tokens import BYTES_PER_TOKEN
 from store.cas import Cas
 from store.digest import Digest
@@ -39,7 +41,7 @@ class Perplexity:
 
 
 def expand(spec: Perplexity, inputs: Mapping[str, Input], store: Cas) -> Graph:
-    """One `perplexity-block` per block of chunks, merged by `perplexity-merge`.
+    """`token-blocks` cuts, one `perplexity-block` evaluates each block, `perplexity-merge` joins.
 
     Raises:
         SpecError: n_ctx, chunks or block_chunks make no sense.
@@ -51,33 +53,38 @@ def expand(spec: Perplexity, inputs: Mapping[str, Input], store: Cas) -> Graph:
         )
     tokens = inputs["tokens"]
     if not isinstance(tokens, Digest):
-        raise SpecError("the tokens must be there before they can be cut into blocks")
-    data = store.read(tokens)
-    there = len(data) // BYTES_PER_TOKEN // spec.n_ctx
+        raise SpecError("the tokens must be there before it is known how many blocks they make")
+    length = store.size(tokens) // BYTES_PER_TOKEN
+    there = length // spec.n_ctx
     if there < LEAST_CHUNKS:
         raise InputError(
-            f"the text has {len(data) // BYTES_PER_TOKEN:,} tokens; perplexity with n_ctx {spec.n_ctx} needs at least "
+            f"the text has {length:,} tokens; perplexity with n_ctx {spec.n_ctx} needs at least "
             f"{LEAST_CHUNKS * spec.n_ctx:,} ({LEAST_CHUNKS} chunks): take a longer text or a smaller n_ctx"
         )
     counted = min(there, spec.chunks or there)
-    evaluated = min(there, -(-counted // spec.block_chunks) * spec.block_chunks)
-    width = spec.n_ctx * BYTES_PER_TOKEN
+    cut = TokenBlocks(n_ctx=spec.n_ctx, block_chunks=spec.block_chunks)
+    evaluated = -(-counted // spec.block_chunks)
     measure = PerplexityBlock(n_ctx=spec.n_ctx, kv=spec.kv, flash=spec.flash)
-    nodes = []
-    for start in range(0, evaluated, spec.block_chunks):
-        stop = min(start + spec.block_chunks, evaluated)
-        block = store.put(data[start * width : stop * width])
-        label = f"chunks {start + 1}-{stop} of {evaluated}"
-        nodes.append(
-            Node(f"nll-{start // spec.block_chunks:05d}", "perplexity-block", measure, {"gguf": inputs["gguf"], "tokens": block}, label)
+    nodes = [
+        Node(
+            f"nll-{number:05d}",
+            "perplexity-block",
+            measure,
+            {"gguf": inputs["gguf"], "tokens": Ref("blocks", token_blocks.name(number))},
+            f"block {number + 1}/{evaluated}",
         )
+        for number in range(evaluated)
+    ]
     merge = Node(
         "merge",
         "perplexity-merge",
         PerplexityMerge(n_ctx=spec.n_ctx, chunks=counted),
         {"gguf": inputs["gguf"], "tokens": tokens, "dataset": inputs["dataset"]} | {node.id: Ref(node.id, "nll") for node in nodes},
     )
-    return Graph((*nodes, merge), {"metrics": Ref("merge", "metrics"), "nll": Ref("merge", "nll")})
+    return Graph(
+        (Node("blocks", "token-blocks", cut, {"tokens": tokens}), *nodes, merge),
+        {"metrics": Ref("merge", "metrics"), "nll": Ref("merge", "nll")},
+    )
 
 
 STAGE = Composite(

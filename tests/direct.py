@@ -9,6 +9,7 @@ from typing import Any
 
 from stages import plugins
 from stages.context import LeafContext
+from stages.graph import check_names
 from stages.stage import Composite, Input, Node, Ref, spec_from_json, spec_to_json
 from store.cas import Cas
 from store.digest import Digest
@@ -45,7 +46,7 @@ class Direct:
         module, _, name = declared.run.partition(":")
         self.context = self.context.fresh(self.context.scratch)
         outcome = getattr(importlib.import_module(module), name)(spec, inputs, self.context)
-        assert set(outcome.outputs) == set(declared.outputs)
+        check_names(f"outputs of {stage}", outcome.outputs, declared.outputs)
         self.ran.append((node or stage, dict(inputs), dict(outcome.outputs)))
         self.notes[node or stage] = dict(self.context.notes)
         return dict(outcome.outputs)

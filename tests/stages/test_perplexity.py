@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ledger.predicates import EVALUATION
-from stages import perplexity, perplexity_merge, tokenize_text
+from stages import perplexity, perplexity_merge, token_blocks, tokenize_text
 from stages.context import LeafContext
 from stages.errors import InputError, SpecError
 from stages.nll import Nll
 from stages.perplexity import Perplexity
 from stages.perplexity_merge import PerplexityMerge, merge
 from stages.stage import Ref
+from stages.token_blocks import TokenBlocks
 from stages.tokenize_text import Tokenize
 from stages.tokenizer_of_model import TokenizerOfModel
 from stages.tokens import pack, unpack
@@ -33,7 +34,11 @@ def blocks(there: int, **spec: int) -> list[tuple[str, bytes]]:
     store = MemoryCas()
     tokens = store.put(pack(range(there * 8 + 3)))
     graph = perplexity.expand(Perplexity(n_ctx=8, **spec), {"gguf": GGUF, "tokens": tokens, "dataset": GGUF}, store)
-    return [(node.id, store.read(node.inputs["tokens"])) for node in graph.nodes if node.id != "merge"]  # type: ignore[arg-type]
+    (cut,) = [node for node in graph.nodes if node.stage == "token-blocks"]
+    cuts = token_blocks.run(cut.spec, {"tokens": tokens}, LeafContext(store, Path(), Path())).outputs
+    assert len(cuts) == token_blocks.count(cut.spec, store.size(tokens))
+    inputs = [(node.id, node.inputs["tokens"]) for node in graph.nodes if node.stage == "perplexity-block"]
+    return [(name, store.read(cuts[item.output])) for name, item in inputs if isinstance(item, Ref)]
 
 
 def test_a_text_is_cut_into_blocks_of_eight_chunks() -> None:
@@ -51,6 +56,13 @@ def test_a_quick_evaluation_is_a_prefix_of_the_full_one() -> None:
     assert blocks(40, chunks=1000) == blocks(40)
 
 
+def test_a_text_of_less_than_a_chunk_is_not_cut() -> None:
+    """There is nothing to evaluate."""
+    store = MemoryCas()
+    with pytest.raises(InputError, match="7 tokens do not make one chunk of 8"):
+        token_blocks.run(TokenBlocks(n_ctx=8, block_chunks=8), {"tokens": store.put(pack(range(7)))}, LeafContext(store, Path(), Path()))
+
+
 def test_the_same_beginning_gives_the_same_blocks() -> None:
     """A longer text shares every whole block of a shorter one."""
     assert blocks(16) == blocks(40)[:2]
@@ -61,7 +73,7 @@ def test_a_gguf_that_is_not_made_yet_may_be_planned() -> None:
     store = MemoryCas()
     inputs = {"gguf": Ref("quant", "gguf"), "tokens": store.put(pack(range(32))), "dataset": GGUF}
     graph = perplexity.expand(Perplexity(n_ctx=8), inputs, store)
-    assert graph.nodes[0].inputs["gguf"] == Ref("quant", "gguf")
+    assert graph.nodes[1].inputs["gguf"] == Ref("quant", "gguf")
     assert graph.nodes[-1].inputs["nll-00000"] == Ref("nll-00000", "nll")
 
 
@@ -81,7 +93,7 @@ def test_impossible_settings_are_refused(spec: Perplexity) -> None:
 
 
 def test_the_whole_evaluation_states_its_result_about_the_file(ggufs: "Ggufs", tmp_path: Path) -> None:
-    """Tokenise, evaluate, merge: perplexity with both errors, a claim about the GGUF with decimal text only, and the same numbers block by block."""
+    """Tokenise, evaluate, merge: perplexity with its errors and interval, and the same result however it is cut into blocks."""
     direct, store = ggufs.direct, ggufs.store
     text = store.put(TEXT_LONG.encode())
     tokenizer = direct.run("tokenizer-of-model", TokenizerOfModel(), {"model": ggufs.models["wide"]})["tokenizer"]
@@ -185,7 +197,7 @@ def test_a_model_without_tokenizer_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")
     model = tree.import_folder(store, tmp_path / "m")
-    with pytest.raises(InputError, match="has no tokenizer: none of .*tokenizer.json"):
+    with pytest.raises(InputError, match=r"has no tokenizer: none of .*tokenizer.json"):
         tokenizer_of_model.run(TokenizerOfModel(), {"model": model}, LeafContext(store, tmp_path, tmp_path))
 
 
