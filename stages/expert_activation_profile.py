@@ -1,4 +1,4 @@
-"""Profile a mixture of experts on a calibration set: one action per block of samples, one to merge.
+"""Profile a mixture of experts on a calibration set: cut it, one action per block of samples, one to merge.
 
 A larger set that starts with the same samples shares its blocks: 300 samples after 200 cost 100.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stages import calibration_blocks
 from stages.calibration import blocks
+from stages.calibration_blocks import CalibrationBlocks
 from stages.errors import SpecError
 from stages.profile_block import LoadIn, ProfileBlock
 from stages.profile_merge import ProfileMerge
@@ -30,29 +32,30 @@ class ExpertActivationProfile:
 
 
 def expand(spec: ExpertActivationProfile, inputs: Mapping[str, Input], store: Cas) -> Graph:
-    """One `profile-block` per block of the calibration set, merged by `profile-merge`.
+    """`calibration-blocks` cuts, one `profile-block` measures each block, `profile-merge` joins.
 
     Raises:
         InputError: the set is empty, or a line of it is wrong.
     """
     corpus = inputs["calibration"]
     if not isinstance(corpus, Digest):
-        raise SpecError("the calibration set must be there before it can be cut into blocks")
+        raise SpecError("the calibration set must be there before it is known how many blocks it makes")
     with store.open(corpus) as lines:
-        pieces = [store.put(block) for block in blocks(lines, spec.block_samples)]
+        count = sum(1 for _ in blocks(lines, spec.block_samples))
+    cut = Node("blocks", "calibration-blocks", CalibrationBlocks(block_samples=spec.block_samples), {"calibration": corpus})
     measure = ProfileBlock(max_length=spec.max_length, load_in=spec.load_in)
     nodes = [
         Node(
             f"block-{number:05d}",
             "profile-block",
             measure,
-            {"model": inputs["model"], "samples": piece},
-            f"block {number + 1}/{len(pieces)}",
+            {"model": inputs["model"], "samples": Ref("blocks", calibration_blocks.name(number))},
+            f"block {number + 1}/{count}",
         )
-        for number, piece in enumerate(pieces)
+        for number in range(count)
     ]
     merge = Node("merge", "profile-merge", ProfileMerge(), {node.id: Ref(node.id, "profile") for node in nodes})
-    return Graph((*nodes, merge), {"profile": Ref("merge", "profile")})
+    return Graph((cut, *nodes, merge), {"profile": Ref("merge", "profile")})
 
 
 STAGE = Composite(
