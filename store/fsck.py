@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from store import tree
 from store.cas import ManagedCas, Range
 from store.digest import Digest
 from store.errors import ChangedError, CorruptError, DigestError, NotFoundError, StoreError
 from store.local import LocalCas
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Kind = Literal["damaged", "changed", "missing", "misnamed", "stray"]
 """damaged: its bytes do not hash to its name. changed: the same, because a file that was imported by reference was written to.
@@ -59,6 +61,9 @@ def check(
         roots: objects that must be here, with all that they need.
         progress: called with bytes done and bytes in all, after each object.
     """
+    # Here, because it loads logging, and most users of this module want to know what is reachable.
+    from concurrent.futures import ThreadPoolExecutor
+
     total, done = _stored_size(cas), 0
     dependents = _Dependents(cas)
     bad: set[Digest] = set()

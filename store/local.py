@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import io
 import os
-import secrets
 import shutil
 import threading
 import time
@@ -654,11 +653,6 @@ class _CheckedFile(io.FileIO):
         self._check()
         return count
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(-1 if size is None else size) or b""
-        self._check()
-        return data
-
     def readall(self) -> bytes:
         data = super().readall() or b""
         self._check()
@@ -685,7 +679,7 @@ class _Scratch:
         fcntl.flock(self.writers, fcntl.LOCK_SH)
         _remove_dead(tmp)
         while True:
-            folder = tmp / f"cas-{self.pid}-{secrets.token_hex(6)}"
+            folder = tmp / f"cas-{self.pid}-{os.urandom(6).hex()}"
             lock = Path(f"{folder}.lock")
             held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -698,7 +692,7 @@ class _Scratch:
         self.close = weakref.finalize(self, _discard, folder, lock, (held, self.writers), self.pid)
 
     def new_name(self) -> Path:
-        return self._folder / secrets.token_hex(8)
+        return self._folder / os.urandom(8).hex()
 
 
 def _discard(folder: Path, lock: Path, held: tuple[int, ...], pid: int) -> None:

@@ -200,6 +200,17 @@ class CasContract(ABC):
         assert (cas.read(literal), cas.read(nothing)) == (b"only literals", b"")
         assert cas.parts(source) == ()
 
+    def test_putting_what_a_splice_stands_for_keeps_the_splice(self, cas: ManagedCas, tmp_path: Path) -> None:
+        """The bytes of a splice are here already: `put`, a writer and `add_file` write nothing."""
+        data = b"x" + BIG[:200_000]
+        digest = cas.splice([b"x", Range(cas.put(BIG), 0, 200_000)])
+        (tmp_path / "file").write_bytes(data)
+        assert cas.put(data) == cas.add_file(tmp_path / "file") == digest
+        with cas.writer() as writer:
+            writer.write(data)
+            assert writer.finish() == digest
+        assert cas.is_splice(digest)
+
     def test_long_literals_become_blobs(self, cas: ManagedCas) -> None:
         """A literal above the limit is kept once, as a blob."""
         header = BIG[: LITERAL_MAX_BYTES + 1]

@@ -19,14 +19,12 @@ import fcntl
 import glob
 import os
 import re
-import secrets
 import shutil
 import stat
 import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -341,7 +339,7 @@ def _new_aside(target: Path) -> tuple[Path, int]:
         finally:
             os.close(fd)
     while True:
-        aside = target.parent / f"{prefix}{secrets.token_hex(6)}"
+        aside = target.parent / f"{prefix}{os.urandom(6).hex()}"
         aside.mkdir()
         try:
             fd = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -382,6 +380,9 @@ def _each(
     skip: Skip | None,
 ) -> Tree:
     """Digest and size of every file of a folder, in parallel: hashing releases the GIL."""
+    # Here, because it loads logging, and most users of trees only read them.
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     found = _scan(folder, skip)
     total = sum(size for _, size in found.values())
     done = 0

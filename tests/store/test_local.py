@@ -192,6 +192,28 @@ class TestDamage:
             with pytest.raises(CorruptError, match="recipe"):
                 cas.read(digest)
 
+    def test_a_recipe_of_other_bytes_is_caught_everywhere(self, cas: LocalCas) -> None:
+        """A recipe in perfect form that stands for other bytes is refused by every way of reading and by both kinds of check."""
+        source = cas.put(BIG)
+        digest = cas.splice([b"head", Range(source, 2, 70_000)])
+        path = cas.recipe_file(digest)
+        path.chmod(0o644)
+        path.write_text(path.read_text().replace('"offset":2', '"offset":3'))
+        uses = [cas.read, cas.open, cas.path]
+        uses += [lambda digest, full=full: cas.check(digest, splice=True, full=full) for full in (True, False)]  # type: ignore[misc]
+        for use in uses:
+            with pytest.raises(CorruptError):
+                use(digest)
+
+    def test_a_touched_recipe_is_hashed_once(self, cas: LocalCas) -> None:
+        """A splice whose recipe was touched is hashed again when it is opened, and known afterwards."""
+        digest = cas.splice([b"x", Range(cas.put(BIG), 0, 9)])
+        cas.recipe_file(digest).touch()
+        time.sleep(0.15)
+        assert cas.stats.lookup(cas.recipe_file(digest).stat()) is None
+        cas.open(digest).close()
+        assert cas.stats.lookup(cas.recipe_file(digest).stat()) == digest
+
     def test_a_splice_is_only_as_good_as_its_source(self, cas: LocalCas) -> None:
         """A damaged source is named, whether or not the damage lies in the range; once it is whole again, so is the splice."""
         source = cas.put(BIG)
@@ -324,6 +346,39 @@ class TestByReference:
             with pytest.raises(UnstableError, match="file"):
                 cas.adopt(path, disturb)
             assert list(cas.list()) == []
+
+    def test_a_file_that_is_replaced_while_it_is_read_is_refused(self, cas: LocalCas, tmp_path: Path) -> None:
+        """What was hashed is what is linked: another file that took the name meanwhile is not stored."""
+        path = old(tmp_path / "file")
+        other = old(tmp_path / "other", BIG[::-1])
+
+        def swap(_: int) -> None:
+            if other.exists():
+                other.rename(path)
+
+        with pytest.raises(UnstableError, match="file"):
+            cas.adopt(path, swap)
+        assert list(cas.list()) == []
+
+    def test_a_file_that_is_known_is_not_read(self, cas: LocalCas, tmp_path: Path) -> None:
+        """A file that the stat records know is linked unread; the progress counts it all the same."""
+        cas.put(b"x")
+        path = old(tmp_path / "file")
+        assert cas.stats.digest_of(path) == Digest.of(BIG)
+        seen: list[int] = []
+        assert cas.adopt(path, seen.append) == (Digest.of(BIG), False)
+        assert seen == [len(BIG)]
+        assert cas.read(Digest.of(BIG)) == BIG
+
+    def test_what_cannot_be_linked_is_copied(self, cas: LocalCas, tmp_path: Path) -> None:
+        """Through a bind mount the device is the same, but links are refused: bytes are copied, in and out."""
+        (tmp_path / "here").mkdir()
+        for folder in _mounted(tmp_path / "mounted", ["--bind", str(tmp_path / "here")]):
+            digest, copied = cas.adopt(old(folder / "file"))
+            assert copied
+            cas.place(digest, folder / "out")
+            assert (folder / "out").read_bytes() == BIG
+            assert (folder / "out").stat().st_nlink == 1
 
     def test_other_file_systems_are_copied_from(self, tmp_path: Path, small_disk: Path) -> None:
         """A file of another device is copied, and an export to another device too."""

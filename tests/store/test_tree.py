@@ -51,6 +51,12 @@ class TestForm:
         with pytest.raises(NotFoundError, match="nothing"):
             made.entry("nothing")
 
+    def test_the_example_of_the_documentation(self) -> None:
+        """The tree and the digest in docs/formats/store.md are what the code makes."""
+        text = (Path(__file__).parents[2] / "docs" / "formats" / "store.md").read_text()
+        made = Tree.of([TreeEntry("a", X, 1)])
+        assert f"{made.to_bytes().decode()}\n{made.digest}\n" in text
+
     def test_every_single_byte_change_is_another_tree_or_none(self) -> None:
         """Whichever byte changes, parsing gives an error or a tree of another digest."""
         made = Tree.of([TreeEntry("config.json", X, 17), TreeEntry("model/a.safetensors", Digest.of(b"y"), 1 << 40)])
