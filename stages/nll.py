@@ -103,6 +103,9 @@ class Nll:
             raise InputError(
                 f"nll file: {len(data)} bytes, expected {16 + length + 8 * count} for {chunks} chunks of {window.scored} values"
             )
+        values = struct.unpack_from(f"<{count}d", data, 16 + length)
+        if not all(map(math.isfinite, values)):
+            raise InputError("nll file: a value is not finite")
         return cls(
             n_ctx=header["n_ctx"],
             chunks=chunks,
@@ -112,5 +115,5 @@ class Nll:
             resolution=header["resolution"],
             tokens=tokens,
             toolchains=tuple(header["toolchains"]),
-            values=struct.unpack_from(f"<{count}d", data, 16 + length),
+            values=values,
         )

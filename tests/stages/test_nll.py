@@ -1,4 +1,6 @@
 import dataclasses
+import struct
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +65,18 @@ def test_other_files_are_not_tokens(data: bytes, words: str) -> None:
     """A length that is no multiple of four, or a negative id, is another kind of file."""
     with pytest.raises(InputError, match=words):
         unpack(data)
+
+
+def test_a_value_that_is_not_finite_is_refused() -> None:
+    """In a file as well as in memory."""
+    with pytest.raises(InputError, match="not finite"):
+        Nll.parse(EXAMPLE.to_bytes()[:-8] + struct.pack("<d", float("inf")))
+
+
+def test_the_documents_example_is_this_format() -> None:
+    """The dump and the digest in docs/formats/nll.md are those of the file that they describe."""
+    text = (Path(__file__).parents[2] / "docs" / "formats" / "nll.md").read_text()
+    dump = text.split("```")[1]
+    data = bytes.fromhex("".join(line[6:53] for line in dump.strip().splitlines()))
+    assert data == EXAMPLE.to_bytes()
+    assert Digest.of(data).hex in text
