@@ -55,7 +55,7 @@ def both(folder: str) -> list[ManagedCas]:
     return [MemoryCas(), LocalCas(Path(folder))]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15)
 @given(parts, st.lists(st.tuples(st.integers(0, 900), st.integers(0, 200)), max_size=8))
 def test_every_store_reads_the_concatenation(some: list[Part], looks: list[tuple[int, int]]) -> None:
     """For any parts, any store gives the digest, the bytes, and the right bytes at every place; nested once more, too."""

@@ -223,7 +223,7 @@ class TestFolders:
         assert tree.hash_folder(tmp_path / "made" / "out") == content
         assert [path.name for path in (tmp_path / "made").iterdir()] == ["out"]
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=12)
     @given(folders)
     def test_round_trip(self, wanted: dict[str, bytes | dict[str, bytes]]) -> None:
         """Any folder of plain names comes back as it was, from either store, with the same digest."""
