@@ -242,12 +242,9 @@ class _Audit:
             self.rows.append(Row("proven", f"{len(self._first_of):,} action keys follow from their statements"))
         if self._strangers:
             number, reason = self._first_stranger
-            what = (
-                "1 entry counts for nothing here"
-                if self._strangers == 1
-                else f"{self._strangers:,} entries count for nothing here, the first"
-            )
-            self.rows.append(Row("unchecked", f"{what}: {reason}", f"Add the key to {self._policy.source} if you trust it", number))
+            count_text = "1 entry counts" if self._strangers == 1 else f"{self._strangers:,} entries count"
+            text = f"{count_text} for nothing here; entry {number}: {reason}"
+            self.rows.append(Row("unchecked", text, f"Add the key to {self._policy.source} if you trust it", number))
 
     def _contradictions(self) -> None:
         if self._faults:
@@ -271,9 +268,8 @@ class _Audit:
         strangers: list[int] = []
         faults: list[tuple[int, str]] = []
         checked, names = 0, set[str]()
-        damaged = {number for number, _ in self._faults}
         for number in range(last, -1, -1):
-            if number in damaged or (number not in due and self._anchored >= 0):
+            if number not in due and self._anchored >= 0:
                 continue
             try:
                 names |= log_signers(repository, oids[number], number, self._policy)
@@ -285,6 +281,8 @@ class _Audit:
                 faults.append((number, str(error)))
                 if len(faults) > _SHOWN:
                     break
+            except LogError:
+                continue  # what cannot be read is among the faults already
         self.rows += [Row("failed", f"entry {number}: {fault}", _RESTORE, number) for number, fault in faults[:_SHOWN]]
         if len(faults) > _SHOWN:
             self.rows.append(Row("failed", "and more signatures like these; the rest was not looked at"))
