@@ -45,8 +45,10 @@ class Group:
 
     Attributes:
         total: actions known so far; whole: no more will come.
-        size_bytes: all outputs of the actions that ran; notes: what they noted, numbers added up, of anything else the last.
+        size_bytes: all outputs of the actions that ran; files: sizes in bytes of the GGUF files among them.
+        notes: what they noted, numbers added up, of anything else the last; summaries: each one's summary in words.
         started_s, ended_s: when its first action started and its latest finished, by the board's clock.
+        busy_s: for how long at least one of its actions ran, up to `since_s`, from when on one runs now.
     """
 
     name: str
@@ -58,9 +60,24 @@ class Group:
     waiting: set[str] = field(default_factory=set)
     running: dict[str, Running] = field(default_factory=dict)
     size_bytes: int = 0
+    files: list[int] = field(default_factory=list)
+    summaries: list[str] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     started_s: float | None = None
     ended_s: float = 0.0
+    busy_s: float = 0.0
+    since_s: float = 0.0
+
+    def began(self, key: str, label: str, now_s: float) -> None:
+        """An action of it started."""
+        self.started_s = now_s if self.started_s is None else self.started_s
+        self.since_s = self.since_s if self.running else now_s
+        self.running[key] = Running(label, now_s)
+
+    def stopped(self, key: str, now_s: float) -> None:
+        """An action of it ended, one way or another."""
+        if self.running.pop(key, None) is not None and not self.running:
+            self.busy_s += now_s - self.since_s
 
     @property
     def finished(self) -> bool:
@@ -73,11 +90,11 @@ class Group:
         return 0.0 if self.started_s is None else max(0.0, self.ended_s - self.started_s)
 
     def left_s(self, now_s: float) -> float | None:
-        """How long it will still take at the pace so far, or None while there is no pace."""
-        if self.started_s is None or not self.whole:
+        """How long it will still take at the pace so far, or None while there is no pace, or while it waits for another stage."""
+        if not self.running or not self.whole:
             return None
         share = sum(item.done / item.total for item in self.running.values() if item.total)
-        work, spent = self.ran + share, now_s - self.started_s
+        work, spent = self.ran + share, self.busy_s + now_s - self.since_s
         return (self.total - self.found - work) * spent / work if work > 0 and spent > 0.5 else None
 
 
@@ -91,6 +108,7 @@ class Board:
         self.plan: Planned | None = None
         self.groups: dict[str, Group] = {}
         self.failures: list[Failed] = []
+        self._seen: set[str] = set()
         self.recorded: set[str] = set()
         """Keys of the actions that ran and are kept; several nodes may share one."""
 
@@ -104,39 +122,56 @@ class Board:
         with self.lock:
             if isinstance(event, Planned):
                 self.plan = event
+                self.groups = {name: self._group(name) for name in (*event.groups, *self.groups)}
                 for name, total in event.groups.items():
-                    group = self._group(name)
-                    group.total, group.whole = total, name not in event.open_groups
+                    self.groups[name].total, self.groups[name].whole = total, name not in event.open_groups
                 return
-            group = self._group(event.group)
-            now = self.clock()
+            group, now = self._group(event.group), self.clock()
             if isinstance(event, Found):
-                group.found += 1
                 group.waiting.discard(event.key)
+                group.found += self._first(event.key)
             elif isinstance(event, Started):
-                group.started_s = now if group.started_s is None else group.started_s
                 group.waiting.discard(event.key)
-                group.running[event.key] = Running(event.label or event.node, now)
+                group.began(event.key, _label(event), now)
             elif isinstance(event, Progress):
                 if event.key in group.running:
                     running = group.running[event.key]
                     running.done, running.total, running.unit = event.done, event.total, event.unit
             elif isinstance(event, Finished):
-                group.running.pop(event.key, None)
-                group.ran += 1
+                group.stopped(event.key, now)
+                if event.key in self.recorded:
+                    return  # another node asked for the same action
+                if not self._first(event.key):
+                    group.found -= 1  # found, and made again because its bytes were gone
                 self.recorded.add(event.key)
+                group.ran += 1
                 group.ended_s = now
                 group.size_bytes += sum(event.sizes.values())
+                group.files += [length for name, length in event.sizes.items() if name.startswith("gguf")]
+                group.summaries += [str(event.notes["summary"])] if "summary" in event.notes else []
                 _gather(group.notes, event.notes)
             elif isinstance(event, Waiting):
                 group.waiting.add(event.key)
             elif isinstance(event, Failed):
-                group.running.pop(event.key, None)
+                group.stopped(event.key, now)
                 group.failed += 1
                 self.failures.append(event)
 
+    def _first(self, key: str) -> bool:
+        """Whether an action is told of for the first time; several nodes may ask for it, and it counts once."""
+        new = key not in self._seen
+        self._seen.add(key)
+        return new
+
     def _group(self, name: str) -> Group:
         return self.groups.setdefault(name, Group(name))
+
+
+def _label(event: Started) -> str:
+    """What a person reads about a running action: for which part of the stage, and which step: `pruned perplexity-Q4_K_M block 3/12`."""
+    *parts, last = event.node.split("/")[1:] or [event.node]
+    step = last if event.label in ("", event.node) else event.label
+    return " ".join([*parts[:2], step])
 
 
 def _gather(into: dict[str, Any], notes: Mapping[str, Any]) -> None:
@@ -163,8 +198,8 @@ def plan_line(plan: Planned, *, me: str, recipe: str) -> str:
         told += [f"{count(number)} signed by {'you' if name == me else name}" for name, number in sorted(plan.found_by.items())]
     told += [f"{count(number)} of them from {name}" for name, number in sorted(plan.found_from.items()) if name != recipe]
     found = f"{count(plan.found)} found" + (f" ({', '.join(told)})" if plan.found and told else "")
-    more = ", more once these are done" if plan.open else ""
-    return clean(f"{many(plan.total, 'action')}: {found}, {count(plan.total - plan.found)} to do{more}")
+    known = " so far" if plan.open else ""
+    return clean(f"{many(plan.total, 'action')}{known}: {found}, {count(plan.total - plan.found)} to do")
 
 
 def done_line(group: Group) -> str:
@@ -175,7 +210,10 @@ def done_line(group: Group) -> str:
     facts = [many(group.ran, "action")] if group.ran > 1 else []
     if group.found:
         facts.append(f"{count(group.found)} found")
-    told = [words(notes) for needs, words in _NOTES if all(name in notes for name in needs)]
+    told = group.summaries if len(group.summaries) == 1 else []
+    told = told + [words(notes) for needs, words in _NOTES if all(name in notes for name in needs)]
+    if len(group.files) == group.ran:  # a stage that makes files and nothing else
+        told = [size(length) for length in sorted(group.files, reverse=True)]
     if not told and group.size_bytes:
         told.append(size(group.size_bytes))
     if "tokens" in notes and group.elapsed_s > 0.5:
@@ -184,7 +222,6 @@ def done_line(group: Group) -> str:
 
 
 _NOTES: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, Any]], str]], ...] = (
-    (("summary",), lambda notes: str(notes["summary"])),
     (("tokens",), lambda notes: many(int(notes["tokens"]), "token")),
     (("layers", "experts"), lambda notes: f"{notes['layers']} layers x {notes['experts']} experts"),
     (("weights_bytes",), lambda notes: f"{size(int(notes['weights_bytes']))} of weights"),
@@ -201,7 +238,7 @@ def running_line(group: Group, now_s: float) -> str:
     if group.total > 1:
         counts.append(f"{count(group.found + group.ran)}/{count(group.total)} actions")
     for running in group.running.values():
-        step = running.label.removeprefix(f"{group.name}/") if group.total > 1 else ""
+        step = running.label if group.total > 1 else ""
         if running.total:
             step = f"{step} {count(running.done)}/{count(running.total)} {running.unit}".strip()
         (steps if group.total > 1 else counts).extend([step] if step else [])

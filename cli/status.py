@@ -154,8 +154,8 @@ def _disk(folder: Path) -> tuple[int, int, int]:
             stat = item.stat(follow_symlinks=False)
             number += 1
             stored += stat.st_blocks * 512
-            # An object that was written here is read-only; one that was taken in by reference keeps its owner's mode.
-            shared += stat.st_blocks * 512 if stat.st_mode & 0o222 else 0
+            # A file that was taken in by reference keeps its owner's mode and its other name; what was exported is read-only.
+            shared += stat.st_blocks * 512 if stat.st_mode & 0o222 and stat.st_nlink > 1 else 0
     return number, stored, shared
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -208,10 +210,16 @@ def facts(report: Report, policy: Policy) -> dict[str, object]:
 
 
 def lines(report: Report, output: Output) -> Iterable[str]:
-    """A report as a table: a word for each finding, the finding, what would settle it; the verdict last."""
+    """A report as a table: a word for each finding, the finding, what would settle it; the verdict last.
+
+    On a terminal long findings are wrapped beside their word; on a pipe each stays on one line.
+    """
+    width = shutil.get_terminal_size().columns if output.stream.isatty() else None
     for row in report.rows:
         word, styles = _WORDS[row.status]
-        hint = f"   {output.paint('→', 'dim')} {clean(row.hint)}" if row.hint else ""
-        yield f"{output.paint(f'{word:<{_WIDTH}}', *styles)}  {clean(row.text)}{hint}"
+        text = clean(row.text) + (f"   → {clean(row.hint)}" if row.hint else "")
+        first, *rest = textwrap.wrap(text, max(40, width - _WIDTH - 2), break_on_hyphens=False) if width else [text]
+        yield f"{output.paint(f'{word:<{_WIDTH}}', *styles)}  {first}"
+        yield from (f"{'':<{_WIDTH}}  {line}" for line in rest)
     style: Style = "red" if report.exit_code else "green" if report.verdict == "VERIFIED" else "yellow"
     yield output.paint(report.verdict, style, "bold")

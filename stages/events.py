@@ -17,6 +17,7 @@ class Planned:
         found_by: key name -> actions found that were signed by it.
         found_from: recipe name -> actions found that an earlier run of that recipe recorded.
         groups: recipe-level stage -> actions of it known so far, in the recipe's order; whoever watches can tell when one is finished.
+            An action that several stages ask for is counted for the first.
         open_groups: those of `groups` that are not wholly expanded yet.
     """
 

@@ -236,7 +236,7 @@ class Runner:
     def _planned(self, resolution: Resolution, tally: _Tally) -> events.Planned:
         by = Counter(name for hit in tally.found.values() for name in hit.signers[:1])
         where = Counter(_recipe_of(hit) for hit in tally.found.values())
-        nodes = [user for users in resolution.users.values() for user in users] + [node.id for node in resolution.waiting()]
+        nodes = [users[0] for users in resolution.users.values()] + [node.id for node in resolution.waiting()]
         closed = resolution.closed()
         groups = dict.fromkeys(map(_group, resolution.identifiers()), 0) | Counter(map(_group, nodes))
         return events.Planned(

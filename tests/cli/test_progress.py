@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,55 @@ def test_waiting_for_another_run_is_said() -> None:
     assert board.groups["a"].finished
 
 
+def test_an_action_counts_once_whoever_asks_for_it() -> None:
+    """An action that two nodes ask for is one action of the first one's stage, found or done."""
+    board = Board(Clock())
+    for event in (planned(2, groups={"a": 2, "b": 0}), started("a", "x"), finished("a", "x"), replace(finished("b", "x"), node="y")):
+        board.take(event)
+    for name in ("a", "b"):
+        board.take(Found(name, name, "stage", "key-z", {}))
+    assert [(group.found, group.ran, group.finished) for group in board.groups.values()] == [(1, 1, True), (0, 0, True)]
+    board.take(replace(finished("a", "z"), key="key-z"))
+    assert (board.groups["a"].found, board.groups["a"].ran) == (0, 2)
+
+
+def test_stages_stand_in_the_recipes_order() -> None:
+    """Whatever is heard of first, the plan says the order."""
+    board = Board(Clock())
+    board.take(Found("late", "x", "stage", "k", {}))
+    board.take(planned(2, groups={"early": 1, "late": 1}))
+    assert list(board.groups) == ["early", "late"]
+
+
+def test_waiting_for_another_stage_is_no_part_of_the_pace() -> None:
+    """The time left is told by how long its own actions ran, and not at all while none runs."""
+    clock = Clock()
+    board = Board(clock)
+    board.take(planned(4, groups={"a": 4}))
+    for at, event in ((0.0, started("a", "x")), (2.0, finished("a", "x")), (100.0, started("a", "y")), (102.0, finished("a", "y"))):
+        clock.now_s = at
+        board.take(event)
+    assert board.groups["a"].left_s(150.0) is None
+    clock.now_s = 200.0
+    board.take(started("a", "z"))
+    assert board.groups["a"].left_s(200.0) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("node", "label", "shown"),
+    [
+        ("quant", "", "quant"),
+        ("quant/Q4_K_M", "quant/Q4_K_M", "Q4_K_M"),
+        ("eval/pruned/perplexity-F16/perplexity/block-3", "block 4/12", "pruned perplexity-F16 block 4/12"),
+    ],
+)
+def test_a_running_action_says_what_it_is_part_of(node: str, label: str, shown: str) -> None:
+    """The step's label alone could be of any model; the part of the stage stands before it."""
+    board = Board(Clock())
+    board.take(Started("g", node, "stage", "k", label, 0))
+    assert board.groups["g"].running["k"].label == shown
+
+
 def test_a_failure_leaves_the_rest_countable() -> None:
     """After a failure the board still knows what was kept."""
     board = Board(Clock())
@@ -195,7 +245,7 @@ def test_a_finished_stage_says_what_it_came_to(notes: dict[str, Any], words: str
             planned(42, 19, found_by={"me": 19}, found_from={"mine": 7, "other": 12}),
             "42 actions: 19 found (signed by you, 12 of them from other), 23 to do",
         ),
-        (planned(2, open=("profile",)), "2 actions: 0 found, 2 to do, more once these are done"),
+        (planned(2, open=("profile",)), "2 actions so far: 0 found, 2 to do"),
     ],
 )
 def test_the_plan_in_words(plan: Planned, words: str) -> None:
