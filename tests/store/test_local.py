@@ -59,13 +59,12 @@ def old(path: Path, data: bytes = BIG) -> Path:
 class TestLayout:
     def test_an_object_is_exactly_its_bytes(self, cas: LocalCas) -> None:
         """A blob is a read-only file named by its SHA-256 with a fan-out of two digits, whatever the umask; sha256sum agrees."""
-        before = os.umask(0o777)
+        before = os.umask(0o077)
         try:
             digest = cas.put(BIG)
         finally:
             os.umask(before)
         path = cas.root / "objects" / digest.hex[:2] / digest.hex[2:]
-        path.parent.chmod(0o755)
         assert cas.blob_file(digest) == path
         assert stat.S_IMODE(path.stat().st_mode) == 0o444
         assert subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0] == digest.hex
@@ -511,6 +510,14 @@ class TestRefusal:
                 write()
         store.close()
         assert {path: path.stat().st_mtime_ns for path in cas.root.rglob("*")} == before
+
+    def test_a_folder_without_permission_is_said(self, tmp_path: Path) -> None:
+        """A store in a folder that the user may not write says to check owner and mode."""
+        (tmp_path / "theirs").mkdir(mode=0o555)
+        if os.access(tmp_path / "theirs", os.W_OK):
+            pytest.skip("root may write everywhere")
+        with pytest.raises(UnwritableError, match="owner and mode"):
+            LocalCas(tmp_path / "theirs" / "store").put(b"x")
 
     def test_other_refusals_of_the_system_are_said(self, tmp_path: Path) -> None:
         """A store whose folder is a file says so instead of a traceback."""
