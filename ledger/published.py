@@ -80,6 +80,7 @@ class _Published:
         self.rows: list[Row] = []
         self._name, self._policy, self._present = alloy.name, policy, present
         self._present_here: set[Digest] = set()
+        self._matching: set[Digest] = set()  # contents of the files here that are as attested
         try:
             value, bundle = self._read(alloy)
         except (VerificationError, CanonicalError, OSError) as error:
@@ -140,7 +141,7 @@ class _Published:
         trees = {digest: one for digest, one in self._bundle.receipt.trees.items() if digest in self._subjects or digest in self._inputs}
         content = {file.digest for one in trees.values() for file in one.entries}
         covered: set[str] = set()
-        settled: set[str] = set()
+        settled, differing = set[str](), set[str]()
         for where, here in _folders(self._present):
             for digest, one in trees.items():
                 mine = {file.path: file for file in here.entries}
@@ -161,8 +162,9 @@ class _Published:
             if where not in settled and rest.entries:
                 found = differences(here, trees.values(), where)
                 self.rows += found
-                covered |= {where + file.path for file in here.entries} if found else set()
-        loose = [file for file in self._present.entries if file.path not in covered and file.digest not in content]
+                differing |= {where + file.path for file in here.entries} if found else set()
+        self._matching = {file.digest for file in self._present.entries if file.path in covered}
+        loose = [file for file in self._present.entries if file.path not in covered | differing and file.digest not in content]
         weighty = {_parent(file.path) for file in self._present.entries if file.path.endswith(WEIGHTS)}
         risky = [file for file in loose if file.path.endswith(WEIGHTS) or (file.path.endswith(CODE) and _parent(file.path) in weighty)]
         for file in risky:
@@ -236,7 +238,7 @@ class _Published:
     def _hashes(self, results: Mapping[str, Any]) -> None:
         integrity = results.get("integrity")
         listed = integrity.get("fileHashes") if isinstance(integrity, dict) else None
-        known = self._subjects | {file.digest for one in self._bundle.receipt.trees.values() for file in one.entries}
+        known = self._subjects | self._matching | {file.digest for one in self._bundle.receipt.trees.values() for file in one.entries}
         for item in listed if isinstance(listed, list) else []:
             text = f"sha256:{item.get('sha256')}" if isinstance(item, dict) else "?"
             if not any(str(digest) == text for digest in known):

@@ -1,0 +1,389 @@
+"""ledger.published, ledger.examine, ledger.bundle: what a stranger can prove about objects, with the ledger and without it."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger import bundle, statement
+from ledger.bundle import Bundle, Receipt
+from ledger.entries import UNPLACED
+from ledger.errors import EnvelopeError, ProofError
+from ledger.log import Log, Memory
+from ledger.policy import Policy
+from ledger.predicates import EVALUATION
+from ledger.report import Report
+from ledger.testing import UnsafeSigner, append_runs, run_payload, unsafe_log, unsafe_policy
+from ledger.verify import attestations_of, published, verify_alloy, verify_artifact
+from store import canonical, tree
+from store.actions import Action
+from store.digest import Digest
+from store.memory import MemoryCas
+
+POLICY = unsafe_policy("alice")
+METRICS = {
+    "benchmark": "perplexity",
+    "dataset": {"digest": {"sha256": "5c" * 32}},
+    "metrics": {"perplexity": "43.3", "stderrClustered": "1.2"},
+}
+
+
+def texts(report: Report, status: str) -> str:
+    return "\n".join(row.text for row in report.rows if row.status == status)
+
+
+@dataclass
+class World:
+    """A little forge: corpus and base model -> profile -> pruned model -> GGUF -> evaluation, with everything published in a folder."""
+
+    folder: Path
+    log: Log
+    store: MemoryCas
+    corpus: Digest
+    base: Digest
+    pruned: Digest
+    gguf: Digest
+    report: Digest
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def alloy(self) -> Path:
+        return self.out / "tiny.alloy.json"
+
+    def edit(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change the alloy's JSON."""
+        value = json.loads(self.alloy.read_text())
+        change(value)
+        self.alloy.write_text(json.dumps(value, indent=2))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    out = tmp_path / "out"
+    for name, content in {
+        "model/config.json": b"{}",
+        "model/model.safetensors": b"pruned weights",
+        "corpus/text.txt": b"corpus",
+        "tiny-Q4_K_M.gguf": b"GGUF bytes",
+        "README.md": b"# tiny",
+    }.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+    store = MemoryCas()
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_bytes(b"{}")
+    (tmp_path / "base/model.safetensors").write_bytes(b"all the weights")
+    base, pruned = tree.import_folder(store, tmp_path / "base"), tree.import_folder(store, out / "model")
+    corpus, gguf = store.put(b"corpus"), store.put(b"GGUF bytes")
+    comparison = {"rows": ["one"]}
+    report = store.put(canonical.dumps(comparison))
+    profile = Action("profile-merge", 1, {"metric": "reap"}, {"model": base, "corpus": corpus})
+    prune = Action("expert-prune", 1, {"keep": 6}, {"model": base, "profile": Digest.of(b"profile")})
+    quant = Action("quantize", 1, {"tier": "Q4_K_M"}, {"model": pruned})
+    compare = Action("compare", 1, {}, {"gguf": gguf})
+    log = unsafe_log(tmp_path)
+    append_runs(log, [(Action("unrelated", 1, {}, {}), {"x": Digest.of(b"unrelated")})])
+    append_runs(log, [(profile, {"profile": Digest.of(b"profile")}), (prune, {"model": pruned}), (quant, {"gguf": gguf})])
+    log.append([statement.make({"gguf": gguf}, EVALUATION, METRICS)], ["evaluation"])
+    append_runs(log, [(compare, {"report": report})])
+    lines, receipt = bundle.export(log, [pruned, gguf, report], store=store)
+    artifacts = [
+        {"stage": "prune", "output": "model", "digest": str(pruned)},
+        {"stage": "quant", "output": "gguf-Q4_K_M", "digest": str(gguf)},
+        {"stage": "compare", "output": "report", "digest": str(report)},
+    ]
+    results = {
+        "artifacts": artifacts,
+        "benchmarks": [{"subject": "gguf", "digest": str(gguf), "entry": 4, **METRICS}],
+        "comparison": comparison,
+        "integrity": {"fileHashes": [{"filename": "model.safetensors", "sha256": Digest.of(b"pruned weights").hex, "size": 14}]},
+    }
+    (out / "tiny.attestations.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    (out / "tiny.alloy.json").write_text(json.dumps({"name": "tiny", "results": results, "receipt": {"ledger": receipt}}, indent=2))
+    return World(tmp_path, log, store, corpus, base, pruned, gguf, report)
+
+
+# --- with the ledger -------------------------------------------------------------------------------------------------------------
+
+
+def test_file_is_explained_back_to_its_sources(world: World) -> None:
+    """A GGUF's table says what made it, from what, what was measured, what nobody confirmed and what nobody knows."""
+    report = verify_artifact(world.out / "tiny-Q4_K_M.gguf", world.log, POLICY)
+    assert report.verdict == "VERIFIED with 1 statement unconfirmed"
+    proven = texts(report, "proven")
+    assert (
+        "tiny-Q4_K_M.gguf, these 10 bytes, came out of quantize (tier Q4_K_M) (entry 3, signed by alice, trusted by test policy)" in proven
+    )
+    assert "from expert-prune (keep 6) (entry 2, signed by alice" in proven
+    assert "from profile-merge (metric reap) (entry 1, signed by alice" in proven
+    assert "perplexity 43.3 ± 1.2 on 5c5c5c5c.. was stated by alice for tiny-Q4_K_M.gguf, these 10 bytes (entry 4)" in proven
+    assert "these entries are in log ledger/test of 6 entries, whose checkpoint alice signed" in proven
+    assert "that 3 runs and 1 evaluation went as stated: alice alone says so" in texts(report, "stated")
+    unknown = texts(report, "unknown")
+    assert f"where {world.base.short} (model of expert-prune) came from: no trusted statement says it" in unknown
+    assert f"where {world.corpus.short} (corpus of profile-merge) came from" in unknown
+
+
+def test_folder_and_digest_are_found_too(world: World) -> None:
+    """A folder counts as its tree; a digest needs no bytes."""
+    for target in (world.out / "model", world.pruned):
+        assert "came out of expert-prune (keep 6)" in texts(verify_artifact(target, world.log, POLICY), "proven")
+
+
+def test_changed_file_is_never_verified(world: World) -> None:
+    """Bytes that no trusted statement mentions fail, and the reason says what may have happened."""
+    (world.out / "tiny-Q4_K_M.gguf").write_bytes(b"GGUF bytez")
+    report = verify_artifact(world.out / "tiny-Q4_K_M.gguf", world.log, POLICY)
+    assert (report.verdict, report.exit_code) == ("FAILED", 3)
+    assert "are in no trusted statement" in texts(report, "failed")
+
+
+def test_changed_folder_says_which_files_differ(world: World) -> None:
+    """With the store, a folder is compared with the recorded one: differing, missing and extra files are all named."""
+    model = world.out / "model"
+    (model / "extra.py").write_bytes(b"import os")
+    (model / "model.safetensors").write_bytes(b"poisoned")
+    failed = texts(verify_artifact(model, world.log, POLICY, store=world.store), "failed")
+    assert "model.safetensors differs from that in the folder " in failed
+    assert f"expected 14 bytes, {Digest.of(b'pruned weights').short}; got 8 bytes, {Digest.of(b'poisoned').short}" in failed
+    assert "extra.py is not in the folder " in failed
+    (model / "extra.py").unlink()
+    (model / "model.safetensors").unlink()
+    assert "model.safetensors is missing" in texts(verify_artifact(model, world.log, POLICY, store=world.store), "failed")
+
+
+def test_file_of_a_recorded_folder_is_found_in_it(world: World) -> None:
+    """A shard alone is recognised as part of the model that it belongs to."""
+    report = verify_artifact(world.out / "model/model.safetensors", world.log, POLICY, store=world.store)
+    assert "are the file model.safetensors of the folder" in texts(report, "proven")
+    assert report.exit_code == 0
+    assert verify_artifact(world.out / "model/model.safetensors", world.log, POLICY).exit_code == 3
+
+
+def test_input_that_nobody_vouches_for_fails(world: World) -> None:
+    """What runs took from outside is said to be that, and is not verified."""
+    report = verify_artifact(world.out / "corpus/text.txt", world.log, POLICY)
+    assert "were only taken as an input, by profile-merge" in texts(report, "failed")
+
+
+def test_nothing_counts_under_a_policy_that_trusts_others(world: World) -> None:
+    """The same ledger under another reader's policy proves nothing, and says whose statements do not count."""
+    report = verify_artifact(world.gguf, world.log, unsafe_policy("bob"))
+    assert report.exit_code == 3
+    assert any("2 entries that do not count speak of them" in row.hint for row in report.rows)
+
+
+def test_second_key_confirms(world: World) -> None:
+    """Runs that two keys made with equal outputs are confirmed; the rest is counted as unconfirmed."""
+    bob = Log.open(world.folder / ".ledger", signer=UnsafeSigner("bob"), memory=Memory(world.folder / "bob"))
+    quant = Action("quantize", 1, {"tier": "Q4_K_M"}, {"model": world.pruned})
+    append_runs(bob, [(quant, {"gguf": world.gguf})])
+    report = verify_artifact(world.gguf, bob, unsafe_policy("alice", "bob"))
+    assert "1 of 3 runs are confirmed by a second key" in texts(report, "proven")
+    append_runs(bob, [(quant, {"gguf": Digest.of(b"other")})])
+    assert "has two trusted results that differ in gguf" in texts(verify_artifact(world.gguf, bob, unsafe_policy("alice", "bob")), "failed")
+
+
+# --- without it ------------------------------------------------------------------------------------------------------------------
+
+
+def test_alloy_verifies_offline(world: World) -> None:
+    """With the two files and what lies beside them, everything is proven that the ledger would prove, and places in the log too."""
+    report = verify_alloy(world.out, POLICY)
+    assert report.exit_code == 0, report
+    proven = texts(report, "proven")
+    assert "model/ (all 2 files, 16 bytes) came out of expert-prune (keep 6) (entry 2, signed by alice" in proven
+    assert "tiny-Q4_K_M.gguf, 10 bytes, came out of quantize" in proven
+    assert "corpus/text.txt, 6 bytes was an input of what is attested here" in proven
+    assert "the 1 evaluations that tiny.alloy.json repeats are those that were signed" in proven
+    assert "the comparison in tiny.alloy.json is the attested report" in proven
+    assert "5 of 5 statements are entries of log ledger/test (6 entries, checkpoint signed by alice)" in proven
+    assert "README.md: named by no attestation" in texts(report, "unchecked")
+    assert "1 of 3 results are not in this folder" in texts(report, "unchecked")
+    assert published(world.out) == published(world.alloy) == [world.alloy]
+
+
+def test_bundle_holds_the_closure_and_nothing_else(world: World) -> None:
+    """Every statement about the objects and about what they were made from travels; unrelated entries do not."""
+    lines = attestations_of(world.alloy).read_bytes().splitlines()
+    assert lines == [entry.envelope for entry in world.log.entries(1)]
+    received = unsafe_log(world.folder / "other", origin="ledger/other")
+    assert [entry.envelope for entry in received.append_foreign(bundle.parse_lines(attestations_of(world.alloy).read_bytes()))] == lines
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model/model.safetensors", b"poisoned", "model/model.safetensors differs from that in"),
+        ("model/config.json", b"[]", "model/config.json differs from that in"),
+        ("model/modeling.py", b"import os", "model/modeling.py, 9 bytes, is named by no trusted statement"),
+        ("model/model-00002.safetensors", b"more", "model/model-00002.safetensors, 4 bytes, is named by no trusted statement"),
+        ("tiny-Q4_K_M.gguf", b"GGUF bytez", "tiny-Q4_K_M.gguf, 10 bytes, is named by no trusted statement"),
+        ("pytorch_model.bin", b"pickle", "pytorch_model.bin, 6 bytes, is named by no trusted statement"),
+    ],
+)
+def test_changed_or_smuggled_file_fails(world: World, name: str, content: bytes, message: str) -> None:
+    """Altered files and files that a loader would pick up fail by name."""
+    (world.out / name).write_bytes(content)
+    report = verify_alloy(world.out, POLICY)
+    assert report.exit_code == 3
+    assert message in texts(report, "failed")
+
+
+def test_missing_file_of_a_model_fails(world: World) -> None:
+    """A model folder that lost a file is not that model."""
+    (world.out / "model/model.safetensors").unlink()
+    assert "model/model.safetensors is missing" in texts(verify_alloy(world.out, POLICY), "failed")
+
+
+def lie_about_perplexity(value: dict[str, Any]) -> None:
+    value["results"]["benchmarks"][0]["metrics"]["perplexity"] = "12.0"
+
+
+def lie_in_the_comparison(value: dict[str, Any]) -> None:
+    value["results"]["comparison"]["rows"] = ["two"]
+
+
+def name_another_file(value: dict[str, Any]) -> None:
+    value["results"]["integrity"]["fileHashes"][0]["sha256"] = "0" * 64
+
+
+def name_another_artifact(value: dict[str, Any]) -> None:
+    value["results"]["artifacts"][0]["digest"] = str(Digest.of(b"other"))
+
+
+def name_nothing(value: dict[str, Any]) -> None:
+    value["results"]["artifacts"] = []
+
+
+def edit_a_listing(value: dict[str, Any]) -> None:
+    next(iter(value["receipt"]["ledger"]["trees"].values()))[0]["size"] += 1
+
+
+def move_an_entry(value: dict[str, Any]) -> None:
+    value["receipt"]["ledger"]["entries"][0]["number"] += 1
+
+
+def forge_the_checkpoint(value: dict[str, Any]) -> None:
+    value["receipt"]["ledger"]["checkpoint"] = value["receipt"]["ledger"]["checkpoint"].replace("\n6\n", "\n7\n")
+
+
+def hide_a_line(value: dict[str, Any]) -> None:
+    value["receipt"]["ledger"]["entries"].append({"envelopeDigest": str(Digest.of(b"x")), "inclusionProof": [], "number": 0})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lie_about_perplexity, "gives a result of perplexity that no trusted statement gives"),
+        (lie_in_the_comparison, "is not what a trusted run reported"),
+        (name_another_file, "lists a file"),
+        (name_another_artifact, "are in no trusted statement"),
+        (name_nothing, "names no artifact"),
+        (edit_a_listing, "the alloy was edited"),
+        (move_an_entry, "the inclusion proof of entry"),
+        (forge_the_checkpoint, "the receipt's checkpoint is not signed as it says"),
+        (hide_a_line, "1 envelopes that the receipt names are not in the file"),
+    ],
+)
+def test_edited_alloy_fails(world: World, change: Callable[[dict[str, Any]], None], message: str) -> None:
+    """What the alloy repeats must be what was signed, and its receipt must prove what it says."""
+    world.edit(change)
+    report = verify_alloy(world.alloy, POLICY)
+    assert report.exit_code == 3
+    assert message in texts(report, "failed")
+
+
+def test_every_changed_byte_of_the_attestations_is_noticed(world: World) -> None:
+    """Each single-byte change of the envelopes' file fails: by signature, by form, or because the receipt names other bytes."""
+    file = attestations_of(world.alloy)
+    data = file.read_bytes()
+    receipt = Receipt.parse(json.loads(world.alloy.read_text())["receipt"]["ledger"])
+    for place in range(0, len(data), 7):
+        changed = Bundle(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], receipt, POLICY)
+        assert changed.problems, place
+    file.write_bytes(data[: len(data) // 2])
+    assert verify_alloy(world.alloy, POLICY).exit_code == 3
+
+
+def test_key_for_named_artifacts_proves_them_without_a_log(world: World) -> None:
+    """A policy that trusts a key for some artifacts only, as a shipped one does, verifies those; places in the log stay unknown."""
+    digests = [world.pruned, world.gguf, world.report, Digest.of(b"profile")]
+    artifacts = ", ".join(f'"{digest}"' for digest in digests)
+    rule = f'{{keys: [alice], predicates: ["*"], artifacts: [{artifacts}]}}'
+    policy = Policy.parse(f'version: 1\nkeys: {{alice: "{UnsafeSigner("alice").public}"}}\nrules: [{rule}]\n')
+    report = verify_alloy(world.out, policy)
+    assert report.exit_code == 0, report
+    assert "when it was said: the checkpoint is not signed by a key" in texts(report, "unknown")
+    assert verify_alloy(world.out, unsafe_policy("bob")).exit_code == 3
+
+
+def test_alloy_without_a_receipt_or_attestations(world: World) -> None:
+    """Without a receipt the statements still count, and their time is unknown; without attestations nothing is proven."""
+    world.edit(lambda value: value.pop("receipt"))
+    report = verify_alloy(world.out, POLICY)
+    assert report.exit_code == 0
+    assert "has no receipt of a log" in texts(report, "unknown")
+    attestations_of(world.alloy).unlink()
+    assert verify_alloy(world.out, POLICY).exit_code == 3
+    assert verify_alloy(world.alloy, POLICY).exit_code == 3
+    world.alloy.write_text("[]")
+    attestations_of(world.alloy).write_text("")
+    assert "an alloy is a JSON object" in texts(verify_alloy(world.out, POLICY), "failed")
+
+
+def test_hidden_folders_are_listed(world: World) -> None:
+    """What is not looked into is said."""
+    (world.out / ".git").mkdir()
+    (world.out / ".git/x").write_bytes(b"x")
+    assert ".git: not looked into" in texts(verify_alloy(world.out, POLICY), "unchecked")
+
+
+def test_unproven_places_are_not_taken_on_trust(world: World) -> None:
+    """Entries whose receipt is not anchored by a trusted key have no number."""
+    data = attestations_of(world.alloy).read_bytes()
+    receipt = Receipt.parse(json.loads(world.alloy.read_text())["receipt"]["ledger"])
+    assert [entry.number for entry in Bundle(data, receipt, POLICY).entries] == [1, 2, 3, 4, 5]
+    assert {entry.number for entry in Bundle(data, receipt, unsafe_policy("bob")).entries} == {UNPLACED}
+    assert {entry.number for entry in Bundle(data).entries} == {UNPLACED}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {},
+        {"entries": [{}]},
+        {"entries": [], "checkpoint": 1},
+        {"entries": [{"number": True, "inclusionProof": [], "envelopeDigest": "sha256:" + "0" * 64}]},
+        {"entries": [{"number": 0, "inclusionProof": ["?"], "envelopeDigest": "sha256:" + "0" * 64}]},
+        {"entries": [], "trees": {"x": []}},
+        {"entries": [], "trees": {"sha256:" + "0" * 64: [{"path": "../x", "size": 1, "digest": "sha256:" + "0" * 64}]}},
+    ],
+)
+def test_malformed_receipts_are_refused(value: Any) -> None:
+    """A receipt of any other form is an error with a reason."""
+    with pytest.raises(ProofError):
+        Receipt.parse(value)
+
+
+def test_envelope_with_a_line_break_cannot_be_exported(tmp_path: Path) -> None:
+    """Received envelopes may hold line breaks; a file of lines cannot carry them, and says so."""
+    log = unsafe_log(tmp_path)
+    payload = run_payload(Action("x", 1, {}, {}), {"x": Digest.of(b"x")})
+    from ledger import dsse
+
+    envelope = dsse.sign(payload, UnsafeSigner("alice"))
+    log.append_foreign([b" " + envelope[:1] + b"\n" + envelope[1:]])
+    with pytest.raises(EnvelopeError, match="entry 0 holds a line break"):
+        bundle.export(log, [Digest.of(b"x")])
+    assert b64encode(payload) in envelope
