@@ -32,7 +32,7 @@ def convert(llama: Path, model: Path, out: Path, outtype: str, *, pre: str | Non
 
 
 def _reason(text: str) -> str:
-    """The exception's line where there is one, else the last lines."""
+    """The exception's line where there is one, else the errors that were logged, else the last lines."""
     lines = [line for line in text.splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in lines):
         reason = lines[-1]
@@ -42,4 +42,7 @@ def _reason(text: str) -> str:
                 " use a llama.cpp that knows it (--llama-cpp DIR)"
             )
         return reason
+    errors = [line.split(":", 2)[2] for line in lines if line.startswith("ERROR:") and line.count(":") > 1]
+    if errors:
+        return "; ".join(errors)
     return "\n".join(lines[-_LAST_LINES:]) or "it said nothing"

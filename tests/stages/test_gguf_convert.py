@@ -178,5 +178,5 @@ def test_an_architecture_that_llama_cpp_does_not_know_is_its_own_error(ggufs: "G
     shutil.copytree(ggufs.folders["narrow"], folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["NobodysForCausalLM"]}))
-    with pytest.raises(ToolError, match="NobodysForCausalLM is not supported"):
+    with pytest.raises(ToolError, match=r"converter failed \(exit code 1\): Model NobodysForCausalLM is not supported\Z"):
         convert(folder, tmp_path)
