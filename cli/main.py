@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,9 @@ def app(context: click.Context, ledger: Path | None, json: bool, show_version: b
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code. Prints whatever there is to say; never raises for what a person did."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without arrows and check marks gets question marks, not an error
     try:
         with app.make_context("ledger", given.copy()) as context:
             code: int | None = app.invoke(context)

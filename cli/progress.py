@@ -47,8 +47,7 @@ class Group:
         total: actions known so far; whole: no more will come.
         size_bytes: all outputs of the actions that ran; files: sizes in bytes of the GGUF files among them.
         notes: what they noted, numbers added up, of anything else the last; summaries: each one's summary in words.
-        started_s, ended_s: when its first action started and its latest finished, by the board's clock.
-        busy_s: for how long at least one of its actions ran, up to `since_s`, from when on one runs now.
+        busy_s: for how long at least one of its actions ran, up to `since_s`, from when on one runs now, by the board's clock.
     """
 
     name: str
@@ -63,14 +62,11 @@ class Group:
     files: list[int] = field(default_factory=list)
     summaries: list[str] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
-    started_s: float | None = None
-    ended_s: float = 0.0
     busy_s: float = 0.0
     since_s: float = 0.0
 
     def began(self, key: str, label: str, now_s: float) -> None:
         """An action of it started."""
-        self.started_s = now_s if self.started_s is None else self.started_s
         self.since_s = self.since_s if self.running else now_s
         self.running[key] = Running(label, now_s)
 
@@ -86,8 +82,8 @@ class Group:
 
     @property
     def elapsed_s(self) -> float:
-        """From its first action's start to its latest one's end; 0 when all was found."""
-        return 0.0 if self.started_s is None else max(0.0, self.ended_s - self.started_s)
+        """For how long it was at work; 0 when all was found."""
+        return self.busy_s
 
     def left_s(self, now_s: float) -> float | None:
         """How long it will still take at the pace so far, or None while there is no pace, or while it waits for another stage."""
@@ -145,7 +141,6 @@ class Board:
                     group.found -= 1  # found, and made again because its bytes were gone
                 self.recorded.add(event.key)
                 group.ran += 1
-                group.ended_s = now
                 group.size_bytes += sum(event.sizes.values())
                 group.files += [length for name, length in event.sizes.items() if name.startswith("gguf")]
                 group.summaries += [str(event.notes["summary"])] if "summary" in event.notes else []

@@ -194,6 +194,15 @@ print([main(command.split()) for command in ("status", "log", "verify", "pin", "
 """
 
 
+def test_a_terminal_without_unicode_is_served(done: Desk) -> None:
+    """Where the encoding has no arrows the text has question marks instead; nothing fails."""
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for command in (["status"], ["why", "4"], ["show", "4"]):
+        ran = subprocess.run([*LEDGER, *command], capture_output=True, env=environment, check=False)
+        assert (ran.returncode, ran.stderr) == (0, b"")
+        assert ran.stdout.isascii()
+
+
 def test_a_read_only_ledger_can_be_looked_at(done: Desk) -> None:
     """Somebody who may only read can see status and log, and verify; what would write fails with a sentence; nothing changes."""
     with tempfile.TemporaryDirectory() as name:
