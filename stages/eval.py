@@ -14,7 +14,7 @@ from typing import Any
 from stages import plugins
 from stages.benchmarks.benchmark import Benchmark, Subject
 from stages.compare import Compare, Row
-from stages.errors import RecipeError, SpecError
+from stages.errors import PluginError, RecipeError, SpecError
 from stages.quant import Quant, wanted
 from stages.recipe import known
 from stages.stage import Composite, Graph, Input, Node, Ref, spec_from_json
@@ -102,8 +102,7 @@ def lower(call: Any) -> Any:
     base's of its type, and the base's types against its first.
 
     Raises:
-        RecipeError: no quant stage comes before, a benchmark without a dataset, an unknown key.
-        PluginError, SpecError: as `loaded`.
+        RecipeError: no quant stage comes before, a benchmark without a dataset or unknown, an unknown key, a setting that cannot be.
     """
     from stages import lowering
 
@@ -171,11 +170,17 @@ def _uses(call: Any) -> tuple[tuple[Use, ...], dict[str, Input]]:
     for number, item in enumerate(listed):
         if not isinstance(item.get("dataset"), str):
             raise RecipeError(f"{entry.where('benchmarks')}benchmark {item['name']} needs a dataset: the path of a file")
-        benchmark: Benchmark = plugins.load("benchmarks", item["name"])
+        try:
+            benchmark: Benchmark = plugins.load("benchmarks", item["name"])
+        except PluginError as error:
+            raise RecipeError(f"{entry.where('benchmarks')}{error}") from error
         keys = {lowering.camel(one.name): one.name for one in fields(benchmark.spec)}
         known(item, ("name", "dataset", *keys, *_DESCRIBED), f"benchmark {item['name']}", lambda _: entry.where("benchmarks"))
         use = Use(name=item["name"], settings={keys[key]: value for key, value in item.items() if key in keys})
-        loaded(use)
+        try:
+            loaded(use)
+        except SpecError as error:
+            raise RecipeError(f"{entry.where('benchmarks')}benchmark {item['name']}: {error}") from error
         uses.append(use)
         datasets[f"dataset-{number}"] = call.materials(item["dataset"])
     return tuple(uses), datasets

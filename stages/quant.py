@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages import plugins
-from stages.errors import SpecError
+from stages.errors import PluginError, RecipeError, SpecError
 from stages.formats.format import Format
 from stages.stage import Composite, Graph, Input, Node, Ref
 from store.cas import Cas
@@ -50,11 +50,18 @@ def expand(spec: Quant, inputs: Mapping[str, Input], store: Cas) -> Graph:
 
 
 def lower(call: Any) -> Any:
-    """The recipe form: one node, whose outputs are named by the types."""
+    """The recipe form: one node, whose outputs are named by the types.
+
+    Raises:
+        RecipeError: an unknown format, type or key, with the line.
+    """
     from stages import lowering
 
     spec, paths = lowering.bind(call.entry, STAGE)
-    found, types = wanted(spec)
+    try:
+        found, types = wanted(spec)
+    except (SpecError, PluginError) as error:
+        raise RecipeError(f"{call.entry.where('quantTypes' if isinstance(error, SpecError) else 'format')}{error}") from error
     node = Node(call.id, STAGE.name, spec, lowering.wire(call, STAGE, paths))
     return lowering.Lowered((node,), {found.output(kind): Ref(call.id, found.output(kind)) for kind in types})
 

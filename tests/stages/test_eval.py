@@ -125,6 +125,10 @@ def test_the_base_can_be_left_out() -> None:
             "line 5: unknown key 'chunk' .*mean 'chunks'",
         ),
         (QUANT + EVAL + ", compareToBse: true}\n", "line 5: unknown key 'compareToBse' in eval; did you mean 'compareToBase'"),
+        (QUANT + " - {type: eval, benchmarks: [{name: perplexity, dataset: a, nCtx: x}]}\n", "line 5: benchmark perplexity: n_ctx is 'x'"),
+        (QUANT + " - {type: eval, benchmarks: [{name: perplexty, dataset: a}]}\n", "line 5: no benchmark is called 'perplexty'"),
+        (" - {type: quant, quantTypes: [Q4_K_N]}\n", "line 4: format gguf has no type Q4_K_N; known: F32"),
+        (" - {type: quant, format: ggup, quantTypes: [F16]}\n", "line 4: no format is called 'ggup'; did you mean 'gguf'"),
         (QUANT + EVAL + ", compareToBase: maybe}\n", "line 5: compareToBase is true or false, not 'maybe'"),
     ],
 )
