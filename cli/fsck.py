@@ -10,7 +10,7 @@ import click
 from cli.errors import CORRUPT, DONE
 from cli.names import pins
 from cli.options import common
-from cli.output import Output, many, short
+from cli.output import Output, many, place, short
 from cli.workspace import Workspace, open_here
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def fsck(full: bool, jobs: int, ledger: Path | None, json: bool) -> int:
             "dependents": [str(digest) for digest in finding.dependents], "entries": [entry for entry, _ in said],
         })  # fmt: skip
         output.line(f"{output.paint(finding.kind, 'yellow' if finding.kind in _HARMLESS else 'red')}  {finding.text}")
+        if finding.path is not None and finding.digest is not None:
+            output.line(f"  file {place(finding.path)}")
         if finding.dependents:
             more = " .." if len(finding.dependents) > _SHOWN else ""
             output.line(f"  needed by {', '.join(short(digest) for digest in finding.dependents[:_SHOWN])}{more}")
@@ -55,6 +57,8 @@ def fsck(full: bool, jobs: int, ledger: Path | None, json: bool) -> int:
     what = f"{many(number, 'object')} and " + ("a log that cannot be opened" if entries is None else many(entries, "entry", "entries"))
     if damage or log:
         output.line(f"{many(damage + len(log), 'fault')} in {what}")
+        if damage:
+            output.line("next: restore these files from a copy, or delete them and run the recipe again")
         return CORRUPT
     output.line(f"{what}: all as their names and checkpoints say")
     return DONE

@@ -41,7 +41,7 @@ def find(named: Path | None) -> Path | None:
         return next((folder / NAME for folder in (here, *here.parents) if _is_ledger(folder / NAME)), None)
     for folder in (named, named / NAME):
         if _is_ledger(folder):
-            return folder
+            return folder.absolute()
     if named.exists() and (not named.is_dir() or any(named.iterdir())):
         raise NoLedgerError(
             f"{place(named)} is not a ledger; name the folder that `ledger init --ledger DIR` made, or one that is not there yet"
@@ -213,7 +213,7 @@ def create(named: Path | None, *, key: str | None, passphrase: Callable[[], str 
     from ledger.log import Log
     from ledger.policy import Policy
 
-    folder = named or Path(os.environ.get("LEDGER_DIR") or NAME)
+    folder = (named or Path(os.environ.get("LEDGER_DIR") or NAME)).absolute()
     if _is_ledger(folder):
         raise CliError(f"{place(folder)} is a ledger already; nothing was changed. `ledger status` says what is in it")
     if folder.exists() and (not folder.is_dir() or {item.name for item in folder.iterdir()} - {POLICY, ".gitignore"}):
