@@ -18,7 +18,7 @@ from stages.families.family import EXPERT_COUNT_KEYS
 from stages.hf_tokenizer import FILES, SAMPLE, HfTokenizer, is_gpt2_pretokenizer
 from stages.safetensors_file import Header
 from stages.stage import Context, Leaf, Outcome
-from store import tree
+from store import canonical, tree
 from store.digest import Digest
 
 _CONFIGS = ("config.json", "generation_config.json", tensors.INDEX)
@@ -56,8 +56,9 @@ def run(spec: GgufConvert, inputs: Mapping[str, Digest], context: Context) -> Ou
         ToolError: the converter failed; its reason is in the message.
     """
     model = tree.load(context.store, inputs["model"])
-    check_model(tensors.read_config(context.store, model), tensors.read_headers(context.store, model))
-    folder = staged(context.folder(inputs["model"]), context.scratch / "model")
+    config = tensors.read_config(context.store, model)
+    check_model(config, tensors.read_headers(context.store, model))
+    folder = staged(context.folder(inputs["model"]), context.scratch / "model", completed(config))
     tokenizer = HfTokenizer(folder)
     chain = toolchain.choose(context.tools, context.memo)
     out = context.scratch / "out.gguf"
@@ -74,12 +75,32 @@ def run(spec: GgufConvert, inputs: Mapping[str, Digest], context: Context) -> Ou
     return Outcome({"gguf": context.store.add_file(out)})
 
 
-def staged(source: Path, target: Path) -> Path:
-    """A folder of links to the files that the converter may see; always of one name, because converters put it into the file."""
+def completed(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config as the converter needs it, or None where it is complete.
+
+    transformers 5 does not write what its code takes for granted. DeepSeek-V3 routes by sigmoid; without `scoring_func` the converter says
+    nothing, and llama.cpp then routes by softmax: no error, another model (measured: 1 % of perplexity on a tiny one).
+    """
+    if config.get("model_type") == "deepseek_v3" and "scoring_func" not in config:
+        return {**config, "scoring_func": "sigmoid"}
+    return None
+
+
+def staged(source: Path, target: Path, config: Mapping[str, Any] | None = None) -> Path:
+    """A folder of links to the files that the converter may see; always of one name, because converters put it into the file.
+
+    Args:
+        source: the whole model.
+        target: made here.
+        config: written as config.json in place of the model's own.
+    """
     target.mkdir()
     for path in sorted(source.iterdir()):
         if path.name in FILES or path.name in _CONFIGS or path.name.endswith(".safetensors"):
             (target / path.name).symlink_to(path.resolve())
+    if config is not None:
+        (target / "config.json").unlink()
+        (target / "config.json").write_bytes(canonical.dumps(config))
     return target
 
 

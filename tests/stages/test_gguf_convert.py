@@ -1,7 +1,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 CHAIN = Cyllama()
 
 
-def convert(folder: Path, place: Path) -> LeafContext:
+def convert(folder: Path, place: Path, outtype: Literal["F32", "F16", "BF16"] = "F16") -> LeafContext:
     """Import a folder into a store of its own and convert it; the context, whose store holds the GGUF."""
     store = LocalCas(place / "store")
     context = LeafContext(store, place / "scratch", place / "keep")
     context.scratch.mkdir(parents=True)
-    outcome = run(GgufConvert(outtype="F16"), {"model": tree.import_folder(store, folder)}, context)
+    outcome = run(GgufConvert(outtype=outtype), {"model": tree.import_folder(store, folder)}, context)
     context.notes["gguf"] = outcome.outputs["gguf"]
     return context
 
@@ -180,3 +180,17 @@ def test_an_architecture_that_llama_cpp_does_not_know_is_its_own_error(ggufs: "G
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["NobodysForCausalLM"]}))
     with pytest.raises(ToolError, match=r"converter failed \(exit code 1\): Model NobodysForCausalLM is not supported\Z"):
         convert(folder, tmp_path)
+
+
+def test_deepseek_v3_routes_by_sigmoid_in_the_file_too(tmp_path: Path) -> None:
+    """The scoring function is not in the config.json of transformers 5; the GGUF must say it, or llama.cpp takes softmax without a word."""
+    from tests.stages.test_llama_cyllama import WINDOW, chunks_of, perplexity, reference
+
+    folder = make_model(tmp_path / "m", family="deepseek_v3", layers=2)
+    assert "scoring_func" not in json.loads((folder / "config.json").read_text())
+    context = convert(folder, tmp_path, "F32")
+    made = context.store.path(context.notes["gguf"])
+    assert gguf_file.check(made).metadata["deepseek2.expert_gating_func"] == 2
+    chunks = chunks_of(folder, 2)
+    ours = list(CHAIN.nll(made, chunks, WINDOW, bos=None, threads=1))
+    assert perplexity(ours) == pytest.approx(perplexity(reference(folder, chunks)), rel=1e-6)
