@@ -271,11 +271,11 @@ class LocalExecutor:
         self._end(worker)
         if job is None:
             return []
-        held = f"{worker.peak_bytes / 2**30:.1f} GiB"
+        held = f"{worker.peak_bytes / 2**30:.1f} GiB" if worker.peak_bytes >= 2**30 else f"{worker.peak_bytes / 2**20:.0f} MiB"
         if code == -signal.SIGKILL and killed_by_kernel:
             why = f"was killed (out of memory at {held})"
         elif code == -signal.SIGKILL:
-            why = f"was killed (signal 9 at {held}; the system does that when memory runs out)"
+            why = f"was killed by signal 9 while it held {held}; the system does that when memory runs out"
         elif code < 0:
             why = f"died of {signal.Signals(-code).name}"
         else:

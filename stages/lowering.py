@@ -79,6 +79,15 @@ def lower(recipe: Recipe, materials: Materials) -> Plan:
         RecipeError: an unknown stage type or key, an input that nothing gives, a cycle, a path that is not there.
         SpecError: a value that the stage refuses.
     """
+    try:
+        return _lower(recipe, materials)
+    except (RecipeError, SpecError) as error:
+        if recipe.path is None:
+            raise
+        raise type(error)(f"{recipe.path}: {error}") from error
+
+
+def _lower(recipe: Recipe, materials: Materials) -> Plan:
     taken: dict[str, Digest] = {}
 
     def material(text: str) -> Digest:

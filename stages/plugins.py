@@ -13,7 +13,8 @@ from typing import Any
 
 from stages.errors import PluginError
 
-KINDS = ("stages", "families", "formats", "benchmarks", "strategies")
+_ONE = {"stages": "stage", "families": "family", "formats": "format", "benchmarks": "benchmark", "strategies": "strategy"}
+KINDS = tuple(_ONE)
 
 
 @cache
@@ -50,8 +51,8 @@ def load(kind: str, name: str) -> Any:
     if name not in points:
         near = difflib.get_close_matches(name, points, n=1)
         raise PluginError(
-            f"no {kind[:-1] if kind != 'families' else 'family'} is called {name!r}"
-            + (f"; did you mean {near[0]!r}?" if near else "")
+            f"no {_ONE[kind]} is called {name!r}"
+            + (f"; did you mean {near[0]!r}?" if near else ".")
             + f" Known: {', '.join(points) or 'none'}"
         )
     try:

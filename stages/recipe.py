@@ -71,7 +71,7 @@ class Recipe:
     """A checked recipe.
 
     Attributes:
-        folder: what its relative paths are relative to.
+        folder: what its relative paths are relative to. path: the file, for messages.
         variants: one chain per combination of the matrices; variant name -> stages (`""` when there is no matrix).
         raw: the file as JSON, for the alloy.
     """
@@ -82,6 +82,7 @@ class Recipe:
     stages: tuple[StageEntry, ...]
     raw: Mapping[str, Any]
     folder: Path = Path()
+    path: Path | None = None
     source_line: int = 0
     variants: Mapping[str, tuple[StageEntry, ...]] = field(default_factory=dict)
 
@@ -94,10 +95,12 @@ def load(path: Path) -> Recipe:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot read the recipe: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: the recipe is not UTF-8: {error}") from error
     try:
-        return replace(parse(text), folder=path.parent)
+        return replace(parse(text), folder=path.parent, path=path)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 

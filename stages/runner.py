@@ -217,7 +217,7 @@ class Runner:
         return fresh
 
     def _find(self, action: Action, leaf: Leaf) -> Hit | None:
-        same = self._options.environment == "same" and leaf.purity == "E"
+        same = leaf.purity == "E" and "same" in (self._options.environment, self._policy.environment)
         return find(self._log, self._policy, action, environment_digest=self._environment(leaf) if same else None)
 
     def _environment(self, leaf: Leaf) -> Digest:
@@ -425,7 +425,7 @@ class Runner:
         if path.is_dir():
             return tree.import_folder(self._store, path)
         if not path.exists():
-            raise StageError(f"{path} is not there; the recipe names it (paths are relative to the recipe's folder)")
+            raise StageError(f"{path.absolute()} is not there; the recipe names it (relative paths start at the recipe's folder)")
         digest = self._stats.digest_of(path)
         return digest if self._store.has(digest) else self._store.add_file(path)
 

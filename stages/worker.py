@@ -87,6 +87,9 @@ def _serve(request: Mapping[str, Any], context: LeafContext) -> dict[str, Any]:
         }
     except (StageError, StoreError) as error:
         return {"kind": "failed", "message": str(error), "trace": traceback.format_exc()}
+    except ModuleNotFoundError as error:
+        hint = "it runs models, which needs more packages: pip install 'alloy-ledger[models]'"
+        return {"kind": "failed", "message": f"{error}; {hint}", "trace": traceback.format_exc()}
     except MemoryError:
         return {"kind": "failed", "message": "out of memory", "trace": traceback.format_exc()}
     except Exception as error:  # noqa: BLE001 - a stage is anybody's code; the runner must hear of its fault and the next action must go on

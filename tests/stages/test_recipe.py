@@ -90,7 +90,7 @@ def test_load_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"nowhere\.yaml: cannot read"):
         load(tmp_path / "nowhere.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
-    with pytest.raises(RecipeError, match="cannot read the recipe"):
+    with pytest.raises(RecipeError, match="not UTF-8"):
         load(tmp_path / "latin.yaml")
     (tmp_path / "good.yaml").write_text(GOOD)
     assert load(tmp_path / "good.yaml").folder == tmp_path
