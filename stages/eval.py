@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from stages import plugins
@@ -26,9 +27,14 @@ _GGUF = "gguf-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """One benchmark with its settings: fields of its spec, as JSON. Its dataset is the input `dataset-<position>`."""
+    """One benchmark with its settings: fields of its spec, as JSON. Its dataset is the input `dataset-<position>`.
+
+    Attributes:
+        label: what its results are called; another than the name where one benchmark is used on several datasets.
+    """
 
     name: str
+    label: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -59,7 +65,7 @@ def loaded(use: Use) -> tuple[Benchmark, Any]:
 
 
 def expand(spec: Eval, inputs: Mapping[str, Input], store: Cas) -> Graph:
-    """Every benchmark on every GGUF file: outputs `metrics-<benchmark>-<TYPE>` and whatever else the benchmark gives.
+    """Every benchmark on every GGUF file: outputs `metrics-<label>-<TYPE>` and whatever else the benchmark gives.
 
     Raises:
         PluginError, SpecError: as `loaded`; or a benchmark whose graph gives no metrics.
@@ -73,7 +79,7 @@ def expand(spec: Eval, inputs: Mapping[str, Input], store: Cas) -> Graph:
             graph = benchmark.graph(settings, subject)
             if "metrics" not in graph.outputs:
                 raise SpecError(f"benchmark {use.name} gives {', '.join(graph.outputs) or 'nothing'}, and no metrics")
-            label = f"{use.name}-{name[len(_GGUF) :]}"
+            label = f"{use.label or use.name}-{name[len(_GGUF) :]}"
             inner = {node.id for node in graph.nodes}
             nodes += [
                 Node(
@@ -130,16 +136,15 @@ def lower(call: Any) -> Any:
         nodes.append(node)
         for use in uses:
             for name in files:
-                output = f"metrics-{use.name}-{name[len(_GGUF) :]}"
+                output = f"metrics-{use.label}-{name[len(_GGUF) :]}"
                 outputs[output if len(subjects) == 1 or variant != "base" else f"base-{output}"] = Ref(node.id, output)
         if len(subjects) > 1 and variant == "base":
             outputs |= {f"base-{name}": item for name, item in ggufs.items()}
-    for use in uses:
-        if use.name != "perplexity":
-            continue
-        comparison = _comparison(call.id, use.name, subjects)
+    for number, use in enumerate(use for use in uses if use.name == "perplexity"):
+        suffix = f"-{use.label}" if number else ""  # the first is the one that a run ends with
+        comparison = _comparison(f"{call.id}/compare{suffix}", call.id, use.label, subjects)
         nodes.append(comparison)
-        outputs |= {"report": Ref(comparison.id, "report"), "table": Ref(comparison.id, "table")}
+        outputs |= {f"report{suffix}": Ref(comparison.id, "report"), f"table{suffix}": Ref(comparison.id, "table")}
     return lowering.Lowered(tuple(nodes), outputs)
 
 
@@ -166,7 +171,9 @@ def _uses(call: Any) -> tuple[tuple[Use, ...], dict[str, Input]]:
         or not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed)
     ):
         raise RecipeError(f"{entry.where('benchmarks')}{entry.type} needs benchmarks: a list of mappings with a name and a dataset")
-    uses, datasets = [], {}
+    names = [item["name"] for item in listed]
+    uses: list[Use] = []
+    datasets: dict[str, Input] = {}
     for number, item in enumerate(listed):
         if not isinstance(item.get("dataset"), str):
             raise RecipeError(f"{entry.where('benchmarks')}benchmark {item['name']} needs a dataset: the path of a file")
@@ -176,7 +183,10 @@ def _uses(call: Any) -> tuple[tuple[Use, ...], dict[str, Input]]:
             raise RecipeError(f"{entry.where('benchmarks')}{error}") from error
         keys = {lowering.camel(one.name): one.name for one in fields(benchmark.spec)}
         known(item, ("name", "dataset", *keys, *_DESCRIBED), f"benchmark {item['name']}", lambda _: entry.where("benchmarks"))
-        use = Use(name=item["name"], settings={keys[key]: value for key, value in item.items() if key in keys})
+        label = item["name"] if names.count(item["name"]) == 1 else f"{item['name']}-{Path(item['dataset']).stem}"
+        if any(use.label == label for use in uses):
+            raise RecipeError(f"{entry.where('benchmarks')}two benchmarks are called {label}: give their datasets different file names")
+        use = Use(name=item["name"], label=label, settings={keys[key]: value for key, value in item.items() if key in keys})
         try:
             loaded(use)
         except SpecError as error:
@@ -194,7 +204,7 @@ def _variant(call: Any) -> str:
     return makers[-1].id if makers else "model"
 
 
-def _comparison(prefix: str, benchmark: str, subjects: Mapping[str, tuple[Input, Mapping[str, Input]]]) -> Node:
+def _comparison(node: str, prefix: str, label: str, subjects: Mapping[str, tuple[Input, Mapping[str, Input]]]) -> Node:
     rows: list[Row] = []
     inputs: dict[str, Input] = {}
     for variant, (_, files) in subjects.items():
@@ -203,9 +213,9 @@ def _comparison(prefix: str, benchmark: str, subjects: Mapping[str, tuple[Input,
             name = f"{variant}-{tier}"
             baseline = f"base-{tier}" if variant != "base" and "base" in subjects else rows[0].name if rows else None
             rows.append(Row(name=name, variant=variant, tier=tier, baseline=baseline))
-            inputs[f"nll-{name}"] = Ref(f"{prefix}/{variant}", f"nll-{benchmark}-{tier}")
+            inputs[f"nll-{name}"] = Ref(f"{prefix}/{variant}", f"nll-{label}-{tier}")
             inputs[f"gguf-{name}"] = files[output]
-    return Node(f"{prefix}/compare", "compare", Compare(rows=tuple(rows)), inputs)
+    return Node(node, "compare", Compare(rows=tuple(rows)), inputs)
 
 
 _DESCRIBED = ("subset", "nShot", "submitToLeaderboard", "samplesPath", "baseSamplesPath", "calibrationAnchor", "notes")

@@ -108,6 +108,18 @@ def test_a_changed_model_is_compared_with_the_base_in_the_same_types() -> None:
     assert nodes["eval/compare"].inputs["nll-acme-repaint-F16"] == Ref("eval/acme-repaint", "nll-perplexity-F16")
 
 
+def test_one_benchmark_on_several_datasets() -> None:
+    """Results are told apart by the datasets' names; each has its comparison, and the first is the report."""
+    uses = "{name: perplexity, dataset: code/held.txt}, {name: perplexity, dataset: prose.txt}"
+    plan = lowered(QUANT + f" - {{type: eval, benchmarks: [{uses}]}}\n")
+    nodes = nodes_of(plan)
+    assert [use.label for use in nodes["eval/base"].spec.benchmarks] == ["perplexity-held", "perplexity-prose"]
+    assert nodes["eval/compare-perplexity-prose"].inputs["nll-base-F16"] == Ref("eval/base", "nll-perplexity-prose-F16")
+    assert {"metrics-perplexity-held-F16", "report", "table-perplexity-prose"} <= set(plan.outputs["eval"])
+    graph = evaluate.expand(nodes["eval/base"].spec, nodes["eval/base"].inputs, MemoryCas())
+    assert len({node.id for node in graph.nodes}) == len(graph.nodes) == 9
+
+
 def test_the_base_can_be_left_out() -> None:
     """`compareToBase: false` evaluates only the recipe's own files."""
     nodes = chained(QUANT + EVAL + ", compareToBase: false}\n")
@@ -127,6 +139,10 @@ def test_the_base_can_be_left_out() -> None:
         (QUANT + EVAL + ", compareToBse: true}\n", "line 5: unknown key 'compareToBse' in eval; did you mean 'compareToBase'"),
         (QUANT + " - {type: eval, benchmarks: [{name: perplexity, dataset: a, nCtx: x}]}\n", "line 5: benchmark perplexity: n_ctx is 'x'"),
         (QUANT + " - {type: eval, benchmarks: [{name: perplexty, dataset: a}]}\n", "line 5: no benchmark is called 'perplexty'"),
+        (
+            QUANT + " - {type: eval, benchmarks: [{name: perplexity, dataset: a/t.txt}, {name: perplexity, dataset: b/t.txt}]}\n",
+            "line 5: two benchmarks are called perplexity-t",
+        ),
         (" - {type: quant, quantTypes: [Q4_K_N]}\n", "line 4: format gguf has no type Q4_K_N; known: F32"),
         (" - {type: quant, format: ggup, quantTypes: [F16]}\n", "line 4: no format is called 'ggup'; did you mean 'gguf'"),
         (QUANT + EVAL + ", compareToBase: maybe}\n", "line 5: compareToBase is true or false, not 'maybe'"),
