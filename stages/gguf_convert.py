@@ -72,7 +72,7 @@ def run(spec: GgufConvert, inputs: Mapping[str, Digest], context: Context) -> Ou
     check_tokenizer(chain, out, tokenizer)
     context.note("tensor_types", made.tensor_types())
     context.note("toolchain", chain.label())
-    return Outcome({"gguf": context.store.add_file(out)})
+    return Outcome({"gguf": context.store.take(out)})
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any] | None:

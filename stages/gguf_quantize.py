@@ -57,7 +57,7 @@ def run(spec: GgufQuantize, inputs: Mapping[str, Digest], context: Context) -> O
         context.warn(sentence)
     context.note("tensor_types", made.tensor_types())
     context.note("toolchain", chain.label())
-    return Outcome({"gguf": context.store.add_file(out)})
+    return Outcome({"gguf": context.store.take(out)})
 
 
 def surprises(made: GgufFile, kind: str) -> list[str]:

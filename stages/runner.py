@@ -24,7 +24,7 @@ from ledger.lookup import Hit, find
 from ledger.policy import Policy
 from stages import events, executor, leases, plugins, results
 from stages.errors import StageError
-from stages.graph import Resolution
+from stages.graph import Resolution, check_names
 from stages.lowering import Plan, lower
 from stages.recipe import Recipe
 from stages.stage import Leaf, Node, Stage
@@ -256,7 +256,7 @@ class Runner:
         try:
             while todo or held:
                 self._start_ready(resolution, tally, todo, hands, held, elsewhere, remade)
-                reports = hands.wait(_POLL_S if elsewhere or not held else 1.0)
+                reports = [self._checked(resolution, report) for report in hands.wait(_POLL_S if elsewhere or not held else 1.0)]
                 finished = [report for report in reports if isinstance(report, executor.Done)]
                 for report in reports:
                     self._relay(resolution, tally, report, held)
@@ -307,6 +307,17 @@ class Runner:
             worker = hands.submit(jobs[key])
             node = resolution.node(key)
             self._tell(events.Started(_group(node.id), node.id, resolution.actions[key].stage, str(key), node.label or node.id, worker))
+
+    @staticmethod
+    def _checked(resolution: Resolution, report: executor.Report) -> executor.Report:
+        """A result with other outputs than its stage declares is a failure, and never recorded."""
+        if isinstance(report, executor.Done):
+            leaf = resolution.leaf(report.key)
+            try:
+                check_names(f"outputs of {leaf.name}", report.outputs, leaf.outputs)
+            except StageError as error:
+                return executor.Broke(report.key, str(error))
+        return report
 
     def _make_inputs_again(
         self, resolution: Resolution, tally: _Tally, todo: list[Digest], key: Digest, remade: set[Digest], held: Mapping[Digest, Any]

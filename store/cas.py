@@ -60,6 +60,14 @@ class Cas(Protocol):
         """
         ...
 
+    def take(self, path: Path) -> Digest:
+        """Store a file that its writer has closed and gives away: moved where that is possible. It is gone from `path` afterwards.
+
+        Raises:
+            NotFoundError, PathError, UnwritableError.
+        """
+        ...
+
     def splice(self, parts: Sequence[Part]) -> Digest:
         """Store the concatenation of ranges of other objects and literals without writing the ranges' bytes again.
 

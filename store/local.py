@@ -169,6 +169,25 @@ class LocalCas:
         finally:
             os.close(source)
 
+    def take(self, path: Path) -> Digest:
+        """See `store.cas.Cas.take`. Moved when it is on the store's file system, else copied and removed."""
+        fd = files.open_regular(os.path.realpath(path))
+        try:
+            stat = os.fstat(fd)
+            if stat.st_dev == self._writable().device and stat.st_nlink == 1 and stat.st_uid == os.geteuid():
+                os.fchmod(fd, _MODE)
+                digest = files.hash_fd(fd, None)
+                if self._holds(digest):
+                    path.unlink()
+                else:
+                    self._commit(fd, path, "objects", digest)
+                return digest
+        finally:
+            os.close(fd)
+        digest = self.add_file(path)
+        path.unlink()
+        return digest
+
     def _adopt_clone(self, source: int, before: os.stat_result, tick: files.Tick | None) -> Digest | None:
         devices = (before.st_dev, self._writable().device)
         if devices in self._no_clone:

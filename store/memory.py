@@ -56,6 +56,12 @@ class MemoryCas:
         self.put(b"".join(pieces))
         return digest
 
+    def take(self, path: Path) -> Digest:
+        """See `store.cas.Cas.take`; a copy, then removed."""
+        digest = self.add_file(path)
+        path.unlink()
+        return digest
+
     def splice(self, parts: Sequence[Part]) -> Digest:
         """See `store.cas.Cas.splice`."""
         plain: list[Part] = []

@@ -141,6 +141,17 @@ class CasContract(ABC):
         (tmp_path / "link").symlink_to("file")
         assert cas.read(cas.add_file(tmp_path / "link")) == BIG
 
+    def test_take_moves_a_file_in(self, cas: Cas, tmp_path: Path) -> None:
+        """`take` stores the bytes and leaves nothing behind, whether or not they were here before."""
+        for _ in range(2):
+            path = tmp_path / "made"
+            path.write_bytes(BIG)
+            digest = cas.take(path)
+            assert not path.exists()
+            assert cas.read(digest) == BIG
+        with pytest.raises(NotFoundError):
+            cas.take(tmp_path / "nothing")
+
     def test_only_regular_files_are_added(self, cas: ManagedCas, tmp_path: Path) -> None:
         """A folder, a pipe and a circle of links are refused by name, at once."""
         (tmp_path / "folder").mkdir()
