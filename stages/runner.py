@@ -100,6 +100,8 @@ class _Tally:
     failed: dict[Digest, str] = field(default_factory=dict)
     finished: dict[Digest, str] = field(default_factory=dict)
     """When each action was finished, as its statement says."""
+    remade: set[Digest] = field(default_factory=set)
+    """Found, but with outputs that are needed and not in the store: run again, and not recorded again."""
 
 
 class Runner:
@@ -158,10 +160,13 @@ class Runner:
                                  "roots": sorted(str(digest) for digest in plan.materials.values())})  # fmt: skip
             resolution, tally, todo = self._resolved(plan)
             self._tell(self._planned(resolution, tally))
+            todo = todo or self._absent_outputs(resolution, tally, plan)
             state = "failed"
             outputs: dict[str, dict[str, Digest]] = {}
             try:
-                self._work(resolution, tally, todo, run_id)
+                while todo:
+                    self._work(resolution, tally, todo, run_id)
+                    todo = [] if tally.failed else self._absent_outputs(resolution, tally, plan)
                 outputs = {
                     group: {name: digest for name, source in named.items() if (digest := resolution.resolve(source)) is not None}
                     for group, named in plan.outputs.items()
@@ -246,22 +251,19 @@ class Runner:
     # --- doing ---------------------------------------------------------------------------------------------------------------
 
     def _work(self, resolution: Resolution, tally: _Tally, todo: list[Digest], run_id: str) -> None:
-        if not todo:
-            return
         options = self._options
         hands = executor.LocalExecutor(self._folder, jobs=options.jobs, threads=options.threads, tools=options.tools)
         held: dict[Digest, leases.Lease] = {}
         elsewhere: dict[Digest, float] = {}
-        remade: set[Digest] = set()
         try:
             while todo or held:
-                self._start_ready(resolution, tally, todo, hands, held, elsewhere, remade)
+                self._start_ready(resolution, tally, todo, hands, held, elsewhere)
                 reports = [self._checked(resolution, report) for report in hands.wait(_POLL_S if elsewhere or not held else 1.0)]
                 finished = [report for report in reports if isinstance(report, executor.Done)]
                 for report in reports:
                     self._relay(resolution, tally, report, held)
                 if finished:
-                    known = self._record(resolution, tally, finished, run_id, remade)
+                    known = self._record(resolution, tally, finished, run_id)
                     for report in finished:
                         held.pop(report.key).give_back()
                     fresh = self._look_up(resolution, tally, known)
@@ -281,12 +283,11 @@ class Runner:
         hands: executor.LocalExecutor,
         held: dict[Digest, leases.Lease],
         elsewhere: dict[Digest, float],
-        remade: set[Digest],
     ) -> None:
         """Start what can be started, in the order of the graph, preferring workers that have the model loaded."""
         jobs = {key: self._job(resolution, key) for key in todo}
         for key in sorted(todo, key=lambda key: -hands.loaded(jobs[key])):
-            if self._make_inputs_again(resolution, tally, todo, key, remade, held):
+            if self._make_inputs_again(resolution, tally, todo, key):
                 continue
             if not hands.places(jobs[key]):
                 continue
@@ -297,7 +298,9 @@ class Runner:
                 elsewhere[key] = self._clock()
                 continue
             elsewhere.pop(key, None)
-            hit = None if key in remade else self._find(resolution.actions[key], resolution.leaf(key))  # another process may have done it
+            hit = (
+                None if key in tally.remade else self._find(resolution.actions[key], resolution.leaf(key))
+            )  # another process may have done it
             todo.remove(key)
             if hit is not None:
                 lease.give_back()
@@ -319,25 +322,40 @@ class Runner:
                 return executor.Broke(report.key, str(error))
         return report
 
-    def _make_inputs_again(
-        self, resolution: Resolution, tally: _Tally, todo: list[Digest], key: Digest, remade: set[Digest], held: Mapping[Digest, Any]
-    ) -> bool:
+    def _make_inputs_again(self, resolution: Resolution, tally: _Tally, todo: list[Digest], key: Digest) -> bool:
         """Whether the action must wait because an input that the ledger knows is not in the store: then its maker runs again first."""
         absent = [digest for digest in resolution.actions[key].inputs.values() if not self._present(digest)]
-        if not absent:
-            return False
-        for digest in absent:
-            maker = next((made for made, outputs in resolution.results.items() if digest in outputs.values()), None)
-            if maker is None:
-                raise StageError(
-                    f"{resolution.node(key).id} needs {digest}, which is not in the store and which nothing in this recipe makes; "
-                    "pull it from a remote, or put it back where it was imported from"
-                )
-            if maker not in remade:
-                remade.add(maker)
-                tally.found.pop(maker, None)
-                todo.append(maker)
-        return True
+        todo += [maker for digest in absent if (maker := self._maker(resolution, tally, digest, resolution.node(key).id)) is not None]
+        return bool(absent)
+
+    def _absent_outputs(self, resolution: Resolution, tally: _Tally, plan: Plan) -> list[Digest]:
+        """Actions to run again because an output of the recipe itself is not in the store."""
+        named = {f"{group}.{name}": source for group, outputs in plan.outputs.items() for name, source in outputs.items()}
+        makers = {
+            maker: None
+            for place, source in named.items()
+            if (digest := resolution.resolve(source)) is not None and not self._present(digest)
+            if (maker := self._maker(resolution, tally, digest, place)) is not None
+        }
+        return list(makers)
+
+    def _maker(self, resolution: Resolution, tally: _Tally, digest: Digest, wanted_by: str) -> Digest | None:
+        """The action that gives an absent object, marked to run again; None when it is marked already.
+
+        Raises:
+            StageError: nothing here gives it.
+        """
+        maker = next((made for made, outputs in resolution.results.items() if digest in outputs.values()), None)
+        if maker is None:
+            raise StageError(
+                f"{wanted_by} needs {digest}, which is not in the store and which nothing in this recipe makes; "
+                "pull it from a remote, or put it back where it was imported from"
+            )
+        if maker in tally.remade:
+            return None
+        tally.remade.add(maker)
+        tally.found.pop(maker, None)
+        return maker
 
     def _present(self, digest: Digest) -> bool:
         if not self._store.has(digest):
@@ -376,9 +394,7 @@ class Runner:
 
     # --- recording -----------------------------------------------------------------------------------------------------------
 
-    def _record(
-        self, resolution: Resolution, tally: _Tally, finished: Sequence[executor.Done], run_id: str, remade: set[Digest]
-    ) -> list[Digest]:
+    def _record(self, resolution: Resolution, tally: _Tally, finished: Sequence[executor.Done], run_id: str) -> list[Digest]:
         """Sign and commit finished actions as one group; gives the keys that became known."""
         payloads: list[bytes] = []
         lines: list[str] = []
@@ -386,7 +402,7 @@ class Runner:
         for done in finished:
             action, leaf = resolution.actions[done.key], resolution.leaf(done.key)
             outputs = {name: Digest.parse(text) for name, text in done.outputs.items()}
-            if done.key in remade:
+            if done.key in tally.remade:
                 if dict(resolution.results[done.key]) != outputs:
                     raise StageError(
                         f"{resolution.node(done.key).id} was made again because its output was not in the store, and came out different: "

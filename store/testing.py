@@ -141,7 +141,7 @@ class CasContract(ABC):
         (tmp_path / "link").symlink_to("file")
         assert cas.read(cas.add_file(tmp_path / "link")) == BIG
 
-    def test_take_moves_a_file_in(self, cas: Cas, tmp_path: Path) -> None:
+    def test_take_moves_a_file_in(self, cas: ManagedCas, tmp_path: Path) -> None:
         """`take` stores the bytes and leaves nothing behind, whether or not they were here before."""
         for _ in range(2):
             path = tmp_path / "made"

@@ -110,12 +110,25 @@ def test_missing_bytes_are_made_again(home: Home) -> None:
     """An output that was deleted is still found; when something new needs it, its maker runs again and nothing is recorded twice."""
     first = home.run(FAN)
     size = home.log.size
-    home.store.delete(first.outputs["acme-fan"]["text"])
+    inner = next(entry.statement.subjects["text"] for entry in home.log.entries() if "text" in entry.statement.subjects)
+    home.store.delete(inner)
     assert home.run(FAN).done == 0
+    assert not home.heard(events.Started)
+    home.store.delete(first.outputs["acme-fan"]["text"])
     more = home.run(FAN + " - {type: acme-shout, marks: 2}\n")
     assert more.done == 1
     assert home.log.size == size + 1
     assert home.store.read(more.outputs["acme-shout"]["text"]) == b"HELLO! 0! 1!! 0"
+
+
+def test_an_absent_result_of_the_recipe_is_made_again(home: Home) -> None:
+    """What the recipe itself gives is there after every run, though nothing else needs it."""
+    first = home.run(FAN)
+    home.store.delete(first.outputs["acme-fan"]["total"])
+    again = home.run(FAN)
+    assert (again.found, again.done) == (6, 0)
+    assert home.store.has(first.outputs["acme-fan"]["total"])
+    assert home.run(FAN).found == 7
 
 
 def test_missing_material_is_named(home: Home) -> None:
