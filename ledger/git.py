@@ -6,10 +6,11 @@ Rules of this module:
   marks and alternates have no effect on what is read; `Repository.overrides` names those that exist, so that a verifier can say so.
 - Objects are written first and fsynced; the ref moves last, by compare-and-swap through git's own lock file. A crash between any
   two steps leaves unreachable objects at most.
-- Small groups become loose objects, large ones a pack: one fsync per object costs 0.35 ms, a pack costs two whatever it holds.
+- A group of objects becomes one pack: three fsyncs whatever it holds, where loose objects need two each. Small packs are joined into larger
+  ones, sixteen at a time, so that their number grows with the logarithm of the log.
 
-Objects are written here and not through libgit2 because its writer fsyncs by global or per-repository settings only and is slower
-(0.53 ms an object against 0.35); they are read through pygit2, which knows deltas. Remotes are another module's affair.
+Objects are written here and not through libgit2, which writes a pack only of objects that are there already, and fsyncs by global or
+per-repository settings only; they are read through pygit2, which knows deltas. Remotes are another module's affair.
 
 >>> object_id("blob", b"hello\\n")
 'ce013625030ba8dba906f756967f9e9ca394464a'
@@ -25,9 +26,11 @@ import secrets
 import struct
 import time
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +42,11 @@ REF = "refs/heads/ledger"
 ENVELOPE, CHECKPOINT = "entry.dsse.json", "checkpoint"
 """The two files in the tree of every entry."""
 
-PACK_FROM = 32
-"""Groups of at least this many objects are written as one pack; smaller ones as loose objects."""
+JOINED = 16
+"""As many packs of about one size are joined into one."""
+
+JOINED_BYTES = 2 * 2**20
+"""Larger packs are left alone: joining holds them all in memory."""
 
 STALE_AFTER_S = 60.0
 """Age after which a lock that another git program took on the ref counts as left by a killed one (a living one needs milliseconds)."""
@@ -260,6 +266,12 @@ class Repository:
         return {name: oid for oid, name in pairs if _ID.match(oid)}
 
     @cached_property
+    def _foreign_errors(self) -> tuple[type[Exception], ...]:
+        import pygit2
+
+        return pygit2.GitError, KeyError, ValueError
+
+    @cached_property
     def _odb(self) -> Any:
         import pygit2  # 0.07 s, and not every command reads the log
 
@@ -267,7 +279,6 @@ class Repository:
         objects = str(self.path / "objects")
         odb.add_backend(pygit2.OdbBackendPack(objects), 2)
         odb.add_backend(pygit2.OdbBackendLoose(objects, 1, False), 1)
-        self._foreign_errors: tuple[type[Exception], ...] = (pygit2.GitError, KeyError, ValueError)
         return odb
 
     def read(self, oid: str, kind: str) -> bytes:
@@ -276,11 +287,14 @@ class Repository:
         Raises:
             LogError: it is missing, damaged, or of another kind.
         """
-        odb = self._odb
         try:
-            number, data = odb.read(oid)
-        except self._foreign_errors as error:
-            raise LogError(f"{kind} {oid[:12]} cannot be read from {self.path}: {error}") from error
+            number, data = self._odb.read(oid)
+        except self._foreign_errors:
+            del self._odb  # another process may have joined the packs that were open
+            try:
+                number, data = self._odb.read(oid)
+            except self._foreign_errors as error:
+                raise LogError(f"{kind} {oid[:12]} cannot be read from {self.path}: {error}") from error
         if _KINDS.get(number) != kind:
             raise LogError(f"object {oid[:12]} is a {_KINDS.get(number)}; expected a {kind}")
         actual = object_id(kind, data)
@@ -323,57 +337,65 @@ class Repository:
 
     def write(self, objects: Sequence[tuple[str, bytes]]) -> None:
         """Store objects `(kind, bytes)`; on return they are durable. Writing one that exists is harmless."""
-        if len(objects) >= PACK_FROM:
-            self._write_pack(objects)
-        else:
-            self._write_loose(objects)
-
-    def _write_loose(self, objects: Sequence[tuple[str, bytes]]) -> None:
-        root = self.path / "objects"
-        touched: set[Path] = set()
+        entries = {}
         for kind, data in objects:
-            oid = object_id(kind, data)
-            folder = root / oid[:2]
-            if not folder.exists():
-                folder.mkdir(exist_ok=True)
-                touched.add(root)
-            aside = folder / f"tmp_obj_{secrets.token_hex(6)}"  # a name that git's own prune knows
-            _write_durably(aside, zlib.compress(b"%s %d\0" % (kind.encode(), len(data)) + data, 1), 0o444)
-            aside.rename(folder / oid[2:])
-            touched.add(folder)
-        for folder in touched:
-            _fsync_folder(folder)
+            packed = _pack_header(_NUMBERS[kind], len(data)) + zlib.compress(data, 1)
+            entries[bytes.fromhex(object_id(kind, data))] = packed
+        self._write_pack(entries)
 
-    def _write_pack(self, objects: Sequence[tuple[str, bytes]]) -> None:
-        """One version 2 pack without deltas, and its version 2 index (gitformat-pack)."""
-        unique = {object_id(kind, data): (kind, data) for kind, data in objects}
-        parts = [struct.pack(">4sII", b"PACK", 2, len(unique))]
-        position, rows = 12, []
-        for oid, (kind, data) in unique.items():
-            part = _pack_header(_NUMBERS[kind], len(data)) + zlib.compress(data, 1)
-            rows.append((bytes.fromhex(oid), binascii.crc32(part), position))
-            position += len(part)
-            parts.append(part)
-        if position >= 2**31:
+    def _write_pack(self, entries: Mapping[bytes, bytes]) -> Path:
+        """One version 2 pack of whole objects (20-byte id -> header and compressed data) and its version 2 index (gitformat-pack)."""
+        body = struct.pack(">4sII", b"PACK", 2, len(entries)) + b"".join(entries.values())
+        if len(body) >= 2**31:
             raise LogError("group is larger than 2 GiB; append it in parts")
-        body = b"".join(parts)
-        trailer = hashlib.sha1(body, usedforsecurity=False).digest()
+        rows, position = [], 12
+        for name, packed in entries.items():
+            rows.append((name, binascii.crc32(packed), position))
+            position += len(packed)
         rows.sort()
-        counts = [0] * 256
-        for name, _, _ in rows:
-            counts[name[0]] += 1
-        fanout = [sum(counts[: first + 1]) for first in range(256)]
-        index = struct.pack(">4sI256I", b"\xfftOc", 2, *fanout)
+        trailer = hashlib.sha1(body, usedforsecurity=False).digest()
+        counts = Counter(name[0] for name, _, _ in rows)
+        index = struct.pack(">4sI256I", b"\xfftOc", 2, *accumulate(counts[first] for first in range(256)))
         index += b"".join(name for name, _, _ in rows)
         index += b"".join(struct.pack(">I", crc) for _, crc, _ in rows)
         index += b"".join(struct.pack(">I", offset) for _, _, offset in rows) + trailer
         index += hashlib.sha1(index, usedforsecurity=False).digest()
         folder = self.path / "objects" / "pack"
         for suffix, data in (("pack", body + trailer), ("idx", index)):  # a pack counts once its index is there
-            aside = folder / f"tmp_{suffix}_{secrets.token_hex(6)}"
+            aside = folder / f"tmp_{suffix}_{secrets.token_hex(6)}"  # a name that git's own prune knows
             _write_durably(aside, data, 0o444)
             aside.rename(folder / f"pack-{trailer.hex()}.{suffix}")
         _fsync_folder(folder)
+        return folder / f"pack-{trailer.hex()}.idx"
+
+    def join_packs(self) -> None:
+        """Where there are many packs of about one size, make one of them. The caller holds the ledger's lock.
+
+        Only packs of whole objects are joined, those that `write` makes; what `git gc` packed with deltas, or keeps, stays as it is, and so
+        do large packs. Entries are copied as they are stored, after their checksums; a damaged pack is left for the verifier to find.
+        """
+        sizes: dict[int, list[Path]] = {}
+        names = [file.name for file in (self.path / "objects" / "pack").iterdir()]
+        kept = Counter(name.partition(".")[0] for name in names)
+        for name in names:
+            if name.startswith("pack-") and name.endswith(".idx") and kept[name[:-4]] == 2:
+                index = self.path / "objects" / "pack" / name
+                if index.with_suffix(".pack").stat().st_size > JOINED_BYTES:
+                    continue
+                with index.open("rb") as file:
+                    count = int.from_bytes(file.read(1032)[-4:], "big")
+                sizes.setdefault((max(count // 4, 1).bit_length() - 1) // (JOINED.bit_length() - 1), []).append(index)
+        for indexes in sizes.values():
+            if len(indexes) < JOINED:
+                continue
+            whole = {index: entries for index in indexes if (entries := _whole_entries(index)) is not None}
+            if len(whole) < JOINED:
+                continue
+            joined = self._write_pack({name: packed for entries in whole.values() for name, packed in entries.items()})
+            for index in whole:
+                if index != joined:
+                    index.unlink()  # first: a pack without its index is garbage, an index without its pack a fault
+                    index.with_suffix(".pack").unlink()
 
     def advance(self, old: str | None, new: str) -> None:
         """Move the ref from `old` to `new`, durably, or not at all. The caller holds the ledger's lock.
@@ -426,6 +448,25 @@ def _link_exclusively(mine: Path, lock: Path) -> None:
                 raise LogError(f"{lock} is held by another git program; wait for it, then run again") from None
             else:
                 time.sleep(0.05)
+
+
+def _whole_entries(index: Path) -> dict[bytes, bytes] | None:
+    """The entries of a pack, 20-byte id -> header and compressed data; None when one is a delta, or anything is not as its index says."""
+    table, pack = index.read_bytes(), index.with_suffix(".pack").read_bytes()
+    count = int.from_bytes(table[1028:1032], "big")
+    crcs, offsets = 1032 + 20 * count, 1032 + 24 * count
+    if table[:8] != b"\xfftOc\0\0\0\x02" or len(table) != 1032 + 28 * count + 40 or len(pack) >= 2**31:
+        return None
+    starts = struct.unpack(f">{count}I", table[offsets : offsets + 4 * count])
+    ends = dict(pairwise([*sorted(starts), len(pack) - 20]))
+    entries = {}
+    for number, start in enumerate(starts):
+        packed = pack[start : ends[start]]
+        crc = int.from_bytes(table[crcs + 4 * number : crcs + 4 * number + 4], "big")
+        if binascii.crc32(packed) != crc or (packed[0] >> 4) & 7 not in _KINDS:
+            return None
+        entries[table[1032 + 20 * number : 1052 + 20 * number]] = packed
+    return entries
 
 
 def _pack_header(number: int, size: int) -> bytes:

@@ -40,6 +40,7 @@ PRAGMA user_version = {SCHEMA};
 
 _UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 _BATCH = 2000
+_CACHED_FROM, _CACHED_MOST = 16, 50_000
 
 T = TypeVar("T")
 
@@ -86,6 +87,7 @@ class Index:
         self._path = path
         self._repository = repository
         self._inode = 0
+        self._subtrees: dict[tuple[int, int], bytes] = {}  # large ones; the same for ever, unless the index is of another history
         self._db = self._connect()
 
     # opening, and opening again
@@ -157,6 +159,7 @@ class Index:
         self.sync(self._repository.head())
 
     def _renew(self) -> None:
+        self._subtrees.clear()
         self._db.close()
         self._db = self._replace_file()
 
@@ -197,6 +200,7 @@ class Index:
                 return  # another process is ahead of the head that was asked about; everything up to it is here
             path, joined = self._path_from(tip, head)
             if not joined:
+                self._subtrees.clear()
                 _clear(db)
             number, batch = _count(db), list[Added]()
             for oid in path:
@@ -302,6 +306,17 @@ class Index:
         Raises:
             LogError: the index holds no such leaves.
         """
+        count = stop - start
+        if count < _CACHED_FROM:
+            return self._subtree(start, stop)
+        known = self._subtrees.get((start, stop))
+        if known is None:
+            if len(self._subtrees) >= _CACHED_MOST:
+                self._subtrees.clear()
+            known = self._subtrees[start, stop] = self._subtree(start, stop)
+        return known
+
+    def _subtree(self, start: int, stop: int) -> bytes:
         count = stop - start
         if count & (count - 1) == 0:
             level = count.bit_length() - 1

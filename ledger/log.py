@@ -111,7 +111,7 @@ class Memory:
     @staticmethod
     def _read(file: Path) -> bytes | None:
         try:
-            return file.read_bytes()
+            return file.read_bytes() or None  # empty after a power cut
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -119,10 +119,7 @@ class Memory:
         aside = file.with_name(f".{file.name}.{secrets.token_hex(6)}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
+            aside.write_bytes(data)  # not fsynced: an older one, or none, is a weaker memory and nothing worse
             aside.rename(file)
         except OSError as error:
             raise LogError(
@@ -439,6 +436,7 @@ class Log:
         signer = self._writer()
         messages = [_one_line(line) for _, line in group]
         with self._locked():
+            self.repository.join_packs()
             old = self._refresh()
             origin, frontier = self._standing(old)
             tip = old.oid if old else None

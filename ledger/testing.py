@@ -7,6 +7,7 @@ True
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger import predicates, statement
+from ledger.git import Repository
 from ledger.keys import Ed25519Signer
 from ledger.log import Entry, Log, Memory
 from ledger.policy import Policy
@@ -61,6 +63,16 @@ def reopened(folder: Path, *, signer: str | None = "alice") -> Log:
     """The log that `unsafe_log` made, opened again."""
     who = UnsafeSigner(signer) if signer else None
     return Log.open(folder / ".ledger", signer=who, clock=UnsafeClock(), memory=Memory(folder / "state"))
+
+
+def loosen(repository: Repository) -> None:
+    """Unpack every object into a file of its own, so that a test can damage one."""
+    for pack in list((repository.path / "objects/pack").glob("*.pack")):
+        data = pack.read_bytes()
+        pack.unlink()
+        pack.with_suffix(".idx").unlink()
+        subprocess.run(["git", "--git-dir", str(repository.path), "unpack-objects", "-q"], input=data, check=True)
+    repository.__dict__.pop("_odb", None)
 
 
 def run_payload(

@@ -11,7 +11,7 @@ import pytest
 
 from ledger import git
 from ledger.errors import LogError
-from ledger.git import PACK_FROM, REF, Repository, object_id, parse_commit, parse_tree, signed_commit, tree_bytes, unsigned_commit
+from ledger.git import JOINED, REF, Repository, object_id, parse_commit, parse_tree, signed_commit, tree_bytes, unsigned_commit
 
 WHO = "alice <ledger@localhost> 1700000000 +0000"
 
@@ -43,26 +43,64 @@ def test_fresh_repository_is_one_that_git_accepts(repository: Repository) -> Non
     assert repository.description == "ledger/test"
 
 
-@pytest.mark.parametrize("count", [1, PACK_FROM - 1, PACK_FROM, 700])
+@pytest.mark.parametrize("count", [1, 2, 700])
 def test_written_objects_are_read_by_us_and_by_git(repository: Repository, count: int) -> None:
-    """Loose or packed, every object comes back under its id, and git's own fsck finds nothing to say."""
+    """Every object comes back under its id, and git's own fsck and verify-pack find nothing to say."""
     objects = [("blob", b"%d " % number * number) for number in range(count)]
     repository.write(objects)
     repository.write(objects)
     for kind, data in objects:
         assert repository.read(object_id(kind, data), "blob") == data
     assert "error" not in stock(repository, "fsck", "--full", "--strict", "--unreachable")
-    packs = list((repository.path / "objects/pack").glob("*.pack"))
-    assert len(packs) == (1 if count >= PACK_FROM else 0)
-    for pack in packs:
-        stock(repository, "verify-pack", str(pack))
+    (pack,) = (repository.path / "objects/pack").glob("*.pack")
+    stock(repository, "verify-pack", str(pack))
 
 
-def test_empty_and_large_objects_survive_packing(repository: Repository) -> None:
+def test_sizes_of_any_length_are_packed(repository: Repository) -> None:
     """Sizes that need several bytes in a pack's header, and none at all, are written as git reads them."""
-    objects = [("blob", b"x" * size) for size in (0, 1, 15, 16, 2047, 2048, 300_000)] + [("blob", b"%d" % n) for n in range(PACK_FROM)]
+    objects = [("blob", b"x" * size) for size in (0, 1, 15, 16, 2047, 2048, 300_000)]
     repository.write(objects)
     assert all(len(stock(repository, "cat-file", "blob", object_id(*one))) == len(one[1]) for one in objects)
+
+
+def packs(repository: Repository) -> list[Path]:
+    return sorted((repository.path / "objects/pack").glob("pack-*.pack"))
+
+
+def test_small_packs_are_joined(repository: Repository) -> None:
+    """However many groups are written, the packs stay few, lose nothing, and a reader that had the old ones open goes on."""
+    reader = Repository(repository.path)
+    first = commit_with(repository, None, b"0")
+    assert reader.read(first, "commit")
+    parent, most = first, 0
+    for number in range(1, 300):
+        parent = commit_with(repository, parent, b"%d" % number)
+        repository.join_packs()
+        most = max(most, len(packs(repository)))
+    repository.advance(None, parent)
+    assert most < 3 * JOINED
+    assert stock(repository, "rev-list", "--count", REF).strip() == "300"
+    assert stock(repository, "fsck", "--full", "--strict") == ""
+    assert [reader.read(object_id("blob", b"%d" % number), "blob") for number in range(300)] == [b"%d" % number for number in range(300)]
+
+
+def test_only_our_own_sound_packs_are_joined(repository: Repository) -> None:
+    """Packs with deltas, kept packs and damaged packs are left as they are; the rest is joined once there are enough."""
+    parent = None
+    for number in range(JOINED + 2):
+        parent = commit_with(repository, parent, b"x" * 4000 + b"%d" % number)
+    damaged, kept = packs(repository)[:2]
+    data = damaged.read_bytes()
+    damaged.chmod(0o644)
+    damaged.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+    kept.with_suffix(".keep").touch()
+    repository.join_packs()
+    assert len(packs(repository)) == 3
+    assert {damaged, kept} < set(packs(repository))
+    damaged.write_bytes(data)
+    repository.advance(None, parent or "")
+    stock(repository, "gc", "--quiet")
+    assert stock(repository, "fsck", "--full", "--strict") == ""
 
 
 def test_reading_what_is_not_there_says_which(repository: Repository) -> None:

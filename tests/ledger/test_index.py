@@ -13,7 +13,7 @@ from ledger.errors import LogError
 from ledger.git import object_id, tree_bytes, unsigned_commit
 from ledger.index import Index
 from ledger.log import Log
-from ledger.testing import append_runs, chain_of_runs, reopened, unsafe_log
+from ledger.testing import append_runs, chain_of_runs, loosen, reopened, unsafe_log
 from ledger.tlog import consistency_proof, inclusion_proof, leaf_hash, root, verify_consistency
 from store.digest import Digest
 
@@ -170,6 +170,7 @@ def test_index_of_a_log_that_git_cannot_read_is_an_error(tmp_path: Path) -> None
     log.close()
     delete(tmp_path)
     oid = made[1].commit
+    loosen(log.repository)
     (log.repository.path / "objects" / oid[:2] / oid[2:]).unlink()
     with pytest.raises(LogError, match=f"commit {oid[:12]}"):
         reopened(tmp_path)
