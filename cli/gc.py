@@ -24,12 +24,16 @@ _SHOWN = 20
 
 @click.command()
 @click.option("--delete", is_flag=True, help="Delete it. Without this, only say what would go.")
+@click.option("--intermediates", is_flag=True, help="Also what runs made on the way: keep what recipes name and give, and pins.")
 @common
-def gc(delete: bool, ledger: Path | None, json: bool) -> int:
+def gc(delete: bool, intermediates: bool, ledger: Path | None, json: bool) -> int:
     """Say which stored objects nothing needs any more; with --delete, remove them.
 
     Kept are: inputs and outputs of every entry that the policy trusts, pins, what a run in progress uses, and every object
     that one of these is made of. Entries themselves are never removed.
+
+    With --intermediates only what the recipes of finished runs name on disk and give as results is kept, and pins. The rest
+    is still found by every run, and made again if something new needs it.
     """
     from store import fsck
 
@@ -39,7 +43,7 @@ def gc(delete: bool, ledger: Path | None, json: bool) -> int:
         if delete:
             _keep_runs_out(workspace, held)
             held.enter_context(store.exclusive())
-        roots = set(_roots(workspace))
+        roots = set(_results(workspace) if intermediates else _trusted(workspace)) | set(_held(workspace))
         lost = fsck.garbage(store, roots)
         if delete:
             for digest, _ in lost:
@@ -77,7 +81,17 @@ def _keep_runs_out(workspace: Workspace, held: ExitStack) -> None:
         ) from error
 
 
-def _roots(workspace: Workspace) -> Iterator[Digest]:
+def _results(workspace: Workspace) -> Iterator[Digest]:
+    """What the recipes of finished runs name and give."""
+    for run in runs(workspace.folder):
+        if run.state == "done":
+            yield from run.roots
+            for named in run.outputs.values():
+                yield from named.values()
+
+
+def _trusted(workspace: Workspace) -> Iterator[Digest]:
+    """What trusted entries name."""
     from ledger.errors import VerificationError
     from ledger.lookup import accept
     from ledger.predicates import RUN, action_of
@@ -90,6 +104,10 @@ def _roots(workspace: Workspace) -> Iterator[Digest]:
                 yield from action_of(statement).inputs.values()
         except VerificationError:
             continue  # what the policy does not trust is not kept for it
+
+
+def _held(workspace: Workspace) -> Iterator[Digest]:
+    """Pins, and what a run in progress has taken in."""
     yield from pins(workspace.folder).values()
     for run in runs(workspace.folder):
         if run.state == "running" and alive(run.pid):

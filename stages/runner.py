@@ -155,9 +155,10 @@ class Runner:
         run_id = f"{recipe.name}/{_utc(began)}-{os.getpid()}"
         with leases.shared_with_gc(self._folder / "runs"):
             plan = lower(recipe, self._material)
+            materials = sorted(str(digest) for digest in plan.materials.values())
             record = self._folder / "runs" / f"{run_id.replace('/', '@')}.json"
             _write_json(record, {"recipe": recipe.name, "pid": os.getpid(), "startedOn": _utc(began), "state": "running",
-                                 "roots": sorted(str(digest) for digest in plan.materials.values())})  # fmt: skip
+                                 "roots": materials})  # fmt: skip
             resolution, tally, todo = self._resolved(plan)
             self._tell(self._planned(resolution, tally))
             todo = todo or self._absent_outputs(resolution, tally, plan)
@@ -180,12 +181,10 @@ class Runner:
                 )
                 state = "done"
             finally:
-                roots = {*map(str, plan.materials.values())}
-                roots |= {str(digest) for found in resolution.results.values() for digest in found.values()} if state == "done" else set()
                 made = {group: {name: str(digest) for name, digest in named.items()} for group, named in outputs.items()}
                 _write_json(record, {"recipe": recipe.name, "startedOn": _utc(began), "finishedOn": _utc(self._clock()), "state": state,
                                      "total": resolution.leaves(), "found": len(tally.found), "done": len(tally.done),
-                                     "failed": len(tally.failed), "outputs": made, "roots": sorted(roots)})  # fmt: skip
+                                     "failed": len(tally.failed), "outputs": made, "roots": materials})  # fmt: skip
         return RunResult(
             recipe.name, resolution.leaves(), len(tally.found), len(tally.done), tuple(sorted(tally.done.values())),
             outputs, alloy, attestations, report, self._clock() - began,

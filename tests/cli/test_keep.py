@@ -130,6 +130,15 @@ def test_gc_shows_first_and_deletes_when_told(done: Desk) -> None:
     assert "6 found" in done.ok("run", "recipe.yaml").out
 
 
+def test_gc_of_intermediates_keeps_results_and_changes_no_run(done: Desk) -> None:
+    """What a run made on the way goes; its results stay, and the next run still finds everything."""
+    before = len(objects(done))
+    facts = done.ok("gc", "--intermediates", "--delete", "--json").json
+    assert 0 < len(facts["objects"]) < before
+    assert "6 found" in done.ok("run", "recipe.yaml").out
+    assert done.ok("gc", "--intermediates").out == "nothing to delete: everything in the store is needed\n"
+
+
 def test_gc_keeps_only_what_the_policy_trusts(done: Desk) -> None:
     """Entries of keys that are not trusted any more keep nothing."""
     done.ok("key", "new", "bob")
