@@ -157,12 +157,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the entries")
     quick = parser.parse_args().quick
-    cpu = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?"
-    )
-    print(
-        f"{cpu} x{os.cpu_count()}, {platform.system()} {platform.release()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    print(f"{cpu} x{os.cpu_count()}, {platform.system()} {platform.release()}, Python {platform.python_version()}")
+    print(f"load {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory(prefix="ledger-bench-") as name:
         root = Path(name)
         good = append(root, quick)

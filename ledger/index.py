@@ -55,12 +55,12 @@ class Facts:
     materials: tuple[tuple[str, Digest], ...]
 
 
-def facts(envelope: bytes) -> Facts:
-    """Read an envelope without checking any signature."""
-    try:
-        statement = Statement.parse(dsse.Envelope.parse(envelope).payload)
-    except (LedgerError, StoreError):
-        return Facts(None, "", (), ())
+NOTHING = Facts(None, "", (), ())
+"""Of an envelope that cannot be read."""
+
+
+def facts(statement: Statement) -> Facts:
+    """What the index keeps about a statement; no signature is looked at."""
     subjects = tuple(sorted(statement.subjects.items()))
     if statement.predicate_type != predicates.RUN:
         return Facts(None, statement.predicate_type, subjects, ())
@@ -69,6 +69,14 @@ def facts(envelope: bytes) -> Facts:
         return Facts(action.key, predicates.RUN, subjects, tuple(sorted(action.inputs.items())))
     except (LedgerError, StoreError):
         return Facts(None, predicates.RUN, subjects, ())
+
+
+def facts_in(envelope: bytes) -> Facts:
+    """The same of an envelope's bytes."""
+    try:
+        return facts(Statement.parse(dsse.Envelope.parse(envelope).payload))
+    except (LedgerError, StoreError):
+        return NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +213,7 @@ class Index:
             number, batch = _count(db), list[Added]()
             for oid in path:
                 raw = self._repository.read_entry(oid)
-                batch.append(Added(oid, leaf_hash(raw.envelope), facts(raw.envelope)))
+                batch.append(Added(oid, leaf_hash(raw.envelope), facts_in(raw.envelope)))
                 if len(batch) == _BATCH:
                     _insert(db, number, batch)
                     number += len(batch)

@@ -26,7 +26,7 @@ from ledger import dsse, note, predicates, sshsig
 from ledger.entries import Entry
 from ledger.errors import LogError, ProofError, RewrittenError, VerificationError
 from ledger.git import CHECKPOINT, ENVELOPE, Repository, object_id, signed_commit, tree_bytes, unsigned_commit
-from ledger.index import Added, Index, facts
+from ledger.index import Added, Facts, Index, facts
 from ledger.keys import Signer
 from ledger.note import Checkpoint
 from ledger.statement import Statement
@@ -402,11 +402,14 @@ class Log:
         if len(payloads) != len(lines):
             raise LogError(f"{len(payloads)} statements and {len(lines)} lines to describe them")
         signer = self._writer()
+        known = []
         for payload in payloads:
             statement = Statement.parse(payload)
-            if statement.predicate_type == predicates.RUN:
-                predicates.action_of(statement)
-        return self._append([(dsse.sign(payload, signer), line) for payload, line in zip(payloads, lines, strict=True)])
+            known.append(facts(statement))
+            if statement.predicate_type == predicates.RUN and known[-1].key is None:
+                predicates.action_of(statement)  # says why
+        envelopes = (dsse.sign(payload, signer) for payload in payloads)
+        return self._append(list(zip(envelopes, lines, known, strict=True)))
 
     def append_foreign(self, envelopes: Sequence[bytes]) -> list[Entry]:
         """Add envelopes that others signed, byte for byte as received; those that are in the log already are passed over.
@@ -416,25 +419,25 @@ class Log:
         Raises:
             EnvelopeError, StatementError: one of them is not an envelope around a statement; nothing was recorded.
         """
-        group: dict[bytes, str] = {}
+        group: dict[bytes, tuple[str, Facts]] = {}
         for envelope in envelopes:
             statement = Statement.parse(dsse.Envelope.parse(envelope).payload)
             about = next(iter(sorted(statement.subjects.items())), None)
             if about is None or all(known.envelope != envelope for known in self.by_subject(about[1])):
                 names = ", ".join(sorted(statement.subjects))
-                group[envelope] = f"received: {statement.predicate_type} about {names}"
-        return self._append(list(group.items()))
+                group[envelope] = f"received: {statement.predicate_type} about {names}", facts(statement)
+        return self._append([(envelope, line, known) for envelope, (line, known) in group.items()])
 
     def _writer(self) -> Signer:
         if self._signer is None:
             raise LogError("this log was opened without a key; appending needs one")
         return self._signer
 
-    def _append(self, group: Sequence[tuple[bytes, str]]) -> list[Entry]:
+    def _append(self, group: Sequence[tuple[bytes, str, Facts]]) -> list[Entry]:
         if not group:
             return []
         signer = self._writer()
-        messages = [_one_line(line) for _, line in group]
+        messages = [_one_line(line) for _, line, _ in group]
         with self._locked():
             self.repository.join_packs()
             old = self._refresh()
@@ -445,7 +448,7 @@ class Log:
             objects: list[tuple[str, bytes]] = []
             entries: list[Entry] = []
             added: list[Added] = []
-            for (envelope, _), message in zip(group, messages, strict=True):
+            for (envelope, _, known), message in zip(group, messages, strict=True):
                 leaf = leaf_hash(envelope)
                 frontier = frontier.append(leaf)
                 checkpoint = Checkpoint(origin, frontier.size, frontier.root)
@@ -457,7 +460,7 @@ class Log:
                 tip = object_id("commit", commit)
                 objects += [("blob", envelope), ("blob", signed), ("tree", tree), ("commit", commit)]
                 entries.append(Entry(frontier.size - 1, tip, envelope, signed, message, seconds))
-                added.append(Added(tip, leaf, facts(envelope)))
+                added.append(Added(tip, leaf, known))
             head = _Head(entries[-1].commit, signed, checkpoint)
             self.repository.write(objects)
             self.repository.advance(old.oid if old else None, head.oid)

@@ -10,6 +10,7 @@ import pytest
 
 from ledger import audit, note, sshsig, statement
 from ledger.git import REF, RawEntry, Repository, object_id, parse_commit, signed_commit, tree_bytes, unsigned_commit
+from ledger.index import NOTHING
 from ledger.log import REPOSITORY, Log, Memory
 from ledger.note import Checkpoint
 from ledger.policy import Policy
@@ -396,7 +397,7 @@ def test_statement_that_is_no_run_of_its_kind_fails(tmp_path: Path) -> None:
 
     log, (action, outputs) = unsafe_log(tmp_path), chain_of_runs(1)[0]
     bad = run_payload(action, outputs).replace(b'"purity":"P"', b'"purity":"X"')
-    log._append([(dsse.sign(bad, UnsafeSigner("alice")), "bad")])
+    log._append([(dsse.sign(bad, UnsafeSigner("alice")), "bad", NOTHING)])
     (fault,) = failures(verified(tmp_path))
     assert "entry 0: a run's internalParameters name its purity" in fault
 

@@ -11,7 +11,7 @@ import pytest
 
 from ledger.errors import LogError
 from ledger.git import object_id, tree_bytes, unsigned_commit
-from ledger.index import Index
+from ledger.index import NOTHING, Index
 from ledger.log import Log
 from ledger.testing import append_runs, chain_of_runs, loosen, reopened, unsafe_log
 from ledger.tlog import consistency_proof, inclusion_proof, leaf_hash, root, verify_consistency
@@ -154,7 +154,7 @@ def test_unreadable_envelopes_are_indexed_as_being_there(tmp_path: Path) -> None
     """An entry whose envelope nobody can read has a number and a leaf like any other."""
     log = unsafe_log(tmp_path)
     append_runs(log, RUNS[:1])
-    log._append([(b"not an envelope", "junk")])
+    log._append([(b"not an envelope", "junk", NOTHING)])
     append_runs(log, RUNS[1:2])
     delete(tmp_path)
     again = reopened(tmp_path)
