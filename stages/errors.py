@@ -1,12 +1,12 @@
 """Everything that can go wrong between a recipe and its results.
 
-    StageError
-    ├── RecipeError       the person's file says something impossible (exit code 2)
-    ├── SpecError         settings that cannot work, found before the first tensor is read (exit code 2)
-    ├── PluginError       an entry point that is missing, named twice, or does not load (exit code 2)
-    ├── InputError        bytes that are not what they claim: truncated, lying, hostile (exit code 1)
-    ├── ToolError         an external tool failed; its own words are in the message (exit code 1)
-    └── WorkerError       a worker died or was killed (exit code 1)
+StageError
+├── RecipeError       the person's file says something impossible (exit code 2)
+├── SpecError         settings that cannot work, found before the first tensor is read (exit code 2)
+├── PluginError       an entry point that is missing, named twice, or does not load (exit code 2)
+├── InputError        bytes that are not what they claim: truncated, lying, hostile (exit code 1)
+├── ToolError         an external tool failed; its own words are in the message (exit code 1)
+└── WorkerError       a worker died or was killed (exit code 1)
 """
 
 from __future__ import annotations

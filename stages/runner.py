@@ -242,10 +242,15 @@ class Runner:
         where = Counter(_recipe_of(hit) for hit in tally.found.values())
         nodes = [users[0] for users in resolution.users.values()] + [node.id for node in resolution.waiting()]
         closed = resolution.closed()
-        groups = dict.fromkeys(map(_group, resolution.identifiers()), 0) | Counter(map(_group, nodes))
         return events.Planned(
-            resolution.leaves(), len(tally.found), closed, dict(by), dict(where), groups, tuple(sorted(set(map(_group, closed))))
-        )  # fmt: skip
+            total=resolution.leaves(),
+            found=len(tally.found),
+            open=closed,
+            found_by=dict(by),
+            found_from=dict(where),
+            groups=dict.fromkeys(map(_group, resolution.identifiers()), 0) | Counter(map(_group, nodes)),
+            open_groups=tuple(sorted(set(map(_group, closed)))),
+        )
 
     # --- doing ---------------------------------------------------------------------------------------------------------------
 
