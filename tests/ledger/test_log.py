@@ -77,6 +77,19 @@ def test_commit_holds_what_the_format_says(tmp_path: Path) -> None:
     assert stock(log, "log", "--format=%P", "--max-parents=0", REF).stdout.strip() == ""
 
 
+def test_format_page_shows_a_real_entry(tmp_path: Path) -> None:
+    """The example in docs/formats/log.md is, byte for byte, what the same key, clock and statements give."""
+    page = (Path(__file__).parents[2] / "docs/formats/log.md").read_text()
+    log = unsafe_log(tmp_path)
+    payloads = [statement.make({name: Digest.of(name.encode())}, "urn:x", {}) for name in "ab"]
+    entry = log.append(payloads, ["a", "b: 8→6"])[1]
+    tree = log.repository.read_commit(entry.commit).tree
+    assert f"Commit `{entry.commit}`:\n\n```text\n{log.repository.read(entry.commit, 'commit').decode()}```" in page
+    assert f"tree `{tree}`, in hex:\n\n    {log.repository.read(tree, 'tree').hex()}\n" in page
+    assert f"`checkpoint`:\n\n```text\n{entry.checkpoint.decode()}```" in page
+    assert f"```text\n{entry.envelope.decode()}\n```" in page
+
+
 def test_checkpoint_covers_every_envelope_so_far(tmp_path: Path) -> None:
     """Each entry's checkpoint states its number plus one and the root over all envelopes up to its own, signed by the appender."""
     log = unsafe_log(tmp_path)
