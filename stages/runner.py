@@ -36,6 +36,8 @@ from store.statcache import StatCache
 
 BUILDER = "urn:alloy-ledger:builder:local"
 _POLL_S = 0.05
+_WINDOW = 64
+"""Ready actions among which the next one is chosen, so that choosing costs the same however many are ready."""
 _TREE_LIMIT_BYTES = 1 << 24
 
 
@@ -127,6 +129,7 @@ class Runner:
         self._options, self._tell, self._clock = options, on_event, clock
         self._stages: dict[str, Stage] = {}
         self._environments: dict[str, str] = {}
+        self._jobs: dict[Digest, executor.Job] = {}
         self._stats = StatCache(folder / "stat.sqlite")
 
     # --- the whole ---------------------------------------------------------------------------------------------------------
@@ -289,11 +292,10 @@ class Runner:
         elsewhere: dict[Digest, float],
     ) -> None:
         """Start what can be started, in the order of the graph, preferring workers that have the model loaded."""
-        jobs = {key: self._job(resolution, key) for key in todo}
-        for key in sorted(todo, key=lambda key: -hands.loaded(jobs[key])):
-            if self._make_inputs_again(resolution, tally, todo, key):
-                continue
-            if not hands.places(jobs[key]):
+        near = [key for key in todo if key not in elsewhere][:_WINDOW] + [key for key in todo if key in elsewhere]
+        jobs = {key: self._job(resolution, key) for key in near}
+        for key in sorted(near, key=lambda key: -hands.loaded(jobs[key])):
+            if not hands.places(jobs[key]) or self._make_inputs_again(resolution, tally, todo, key):
                 continue
             lease = leases.Lease.take(self._folder / "leases", key)
             if lease is None:
@@ -302,9 +304,8 @@ class Runner:
                 elsewhere[key] = self._clock()
                 continue
             elsewhere.pop(key, None)
-            hit = (
-                None if key in tally.remade else self._find(resolution.actions[key], resolution.leaf(key))
-            )  # another process may have done it
+            # Another process may have done it since it was looked up.
+            hit = None if key in tally.remade else self._find(resolution.actions[key], resolution.leaf(key))
             todo.remove(key)
             if hit is not None:
                 lease.give_back()
@@ -369,13 +370,16 @@ class Runner:
         return all(self._store.has(entry.digest) for entry in tree.load(self._store, digest).entries)
 
     def _job(self, resolution: Resolution, key: Digest) -> executor.Job:
+        if key in self._jobs:
+            return self._jobs[key]
         leaf, action = resolution.leaf(key), resolution.actions[key]
         shared = [action.inputs[name] for name in leaf.share if name in action.inputs]
         spec = f"{leaf.spec.__module__}:{leaf.spec.__qualname__}"
         weight = sum(self._weight(digest) for digest in shared)
-        return executor.Job(
+        self._jobs[key] = executor.Job(
             action, leaf.run, spec, leaf.environment if leaf.purity == "E" else "", (leaf.name, *map(str, shared)), weight
         )  # fmt: skip
+        return self._jobs[key]
 
     def _weight(self, digest: Digest) -> int:
         if not self._store.has(digest):
