@@ -23,12 +23,14 @@ class Row:
         name: its inputs are `nll-<name>` and `gguf-<name>`.
         variant, tier: what people read: `pruned`, `Q4_K_M`.
         baseline: name of the row that it is compared with; None for none.
+        max_increase_pct: how much higher than its baseline's its perplexity may be, in per cent; None for no limit.
     """
 
     name: str
     variant: str
     tier: str
     baseline: str | None = None
+    max_increase_pct: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,23 @@ def row_of(row: Row, results: Mapping[str, Nll], *, digest: Digest, size_bytes: 
             "high": metrics.text(high),
             "verdict": difference.verdict,
         }
+        if row.max_increase_pct is not None:
+            value["acceptance"] = acceptance(row.max_increase_pct, percent, low, high)
     return value
+
+
+def acceptance(limit: float, percent: float, low: float | None, high: float | None) -> dict[str, Any]:
+    """Whether an increase of perplexity is within a limit: `accepted` needs the whole 95 % interval below it, `refused` the whole above.
+
+    All numbers are in per cent. Without an interval the estimate alone decides nothing.
+    """
+    if high is not None and high <= limit:
+        verdict = "accepted"
+    elif low is not None and low > limit:
+        verdict = "refused"
+    else:
+        verdict = "not resolved"
+    return {"limitPercent": metrics.text(limit), "percent": metrics.text(percent), "verdict": verdict}
 
 
 def refuse_unpaired(row: Row, result: Nll, base: Nll) -> None:
@@ -148,7 +166,11 @@ def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
     change = f"{float(difference['percent']):+.2f} %"
     if difference["low"] is not None:
         change += f" [{float(difference['low']):+.2f}, {float(difference['high']):+.2f}]"
-    return row["variant"], row["tier"], size(row["sizeBytes"]), shown, change, difference["verdict"]
+    words = difference["verdict"]
+    if "acceptance" in row:
+        told = row["acceptance"]
+        words += f" · {told['verdict']} (limit {float(told['limitPercent']):+g} %)"
+    return row["variant"], row["tier"], size(row["sizeBytes"]), shown, change, words
 
 
 def rounded(value: float, stderr: float | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from stages import plugins
 from stages.benchmarks.benchmark import Benchmark, Subject
 from stages.compare import Compare, Row
 from stages.errors import PluginError, RecipeError, SpecError
+from stages.expert_prune import ExpertPrune
 from stages.quant import Quant, wanted
 from stages.recipe import known
 from stages.stage import Composite, Graph, Input, Node, Ref, spec_from_json
@@ -105,7 +106,9 @@ def lower(call: Any) -> Any:
 
     The GGUF files of the nearest quant stage are evaluated. With `compareToBase` (the default) the source model is quantised into the same
     types and evaluated too, unless it is the very model that was quantised, and a comparison is made; in it every row stands against the
-    base's of its type, and the base's types against its first.
+    base's of its type, and the base's types against its first. `controls: [random]` adds what the same pruning costs when it drops
+    experts by lot, in the first type. A limit under `acceptanceCriteria: {perplexity: {maxIncreasePct: 10}}` is held against the model
+    that the recipe made.
 
     Raises:
         RecipeError: no quant stage comes before, a benchmark without a dataset or unknown, an unknown key, a setting that cannot be.
@@ -113,7 +116,7 @@ def lower(call: Any) -> Any:
     from stages import lowering
 
     entry = call.entry
-    known(entry.fields, ("benchmarks", "compareToBase", *STAGE.described), entry.type, entry.where)
+    known(entry.fields, ("benchmarks", "compareToBase", "controls", *STAGE.described), entry.type, entry.where)
     made = _nearest_quant(call)
     if made is None:
         raise RecipeError(f"line {entry.line}: {entry.type} needs GGUF files: put a quant stage before it")
@@ -130,22 +133,62 @@ def lower(call: Any) -> Any:
     elif compare:
         nodes.append(Node(f"{call.id}/quant-base", "quant", quant, {"model": base}))
         subjects = {"base": (base, {name: Ref(f"{call.id}/quant-base", name) for name in files}), **subjects}
+        for control, pruned, making, ggufs in _controls(call, quant, next(iter(files))):
+            nodes += making
+            subjects[control] = (pruned, ggufs)
     outputs: dict[str, Input] = {}
     for variant, (tree, ggufs) in subjects.items():
-        node = Node(f"{call.id}/{variant}", STAGE.name, Eval(benchmarks=uses), {"model": tree, **ggufs, **datasets})
+        node = Node(f"{call.id}/{_plain(variant)}", STAGE.name, Eval(benchmarks=uses), {"model": tree, **ggufs, **datasets})
         nodes.append(node)
         for use in uses:
-            for name in files:
+            for name in ggufs:
                 output = f"metrics-{use.label}-{name[len(_GGUF) :]}"
-                outputs[output if len(subjects) == 1 or variant != "base" else f"base-{output}"] = Ref(node.id, output)
+                own = len(subjects) == 1 or variant == _variant(call)
+                outputs[output if own else f"{_plain(variant)}-{output}"] = Ref(node.id, output)
         if len(subjects) > 1 and variant == "base":
             outputs |= {f"base-{name}": item for name, item in ggufs.items()}
     for number, use in enumerate(use for use in uses if use.name == "perplexity"):
         suffix = f"-{use.label}" if number else ""  # the first is the one that a run ends with
-        comparison = _comparison(f"{call.id}/compare{suffix}", call.id, use.label, subjects)
+        comparison = _comparison(f"{call.id}/compare{suffix}", call, use.label, subjects)
         nodes.append(comparison)
         outputs |= {f"report{suffix}": Ref(comparison.id, "report"), f"table{suffix}": Ref(comparison.id, "table")}
     return lowering.Lowered(tuple(nodes), outputs)
+
+
+def _plain(variant: str) -> str:
+    """A variant's words as part of an id."""
+    return variant.replace(" ", "-")
+
+
+def _controls(call: Any, quant: Quant, tier: str) -> list[tuple[str, Input, list[Node], dict[str, Input]]]:
+    """(name, model, nodes, GGUF files) of every control that the recipe asks for: its own pruning with another strategy."""
+    entry = call.entry
+    wished = entry.fields.get("controls", [])
+    if not isinstance(wished, list) or not all(isinstance(item, str) for item in wished):
+        raise RecipeError(f"{entry.where('controls')}controls is a list of strategies, such as [random], not {wished!r}")
+    pruned = next((node for _, lowered in reversed(call.before) for node in lowered.nodes if isinstance(node.spec, ExpertPrune)), None)
+    if wished and pruned is None:
+        raise RecipeError(f"{entry.where('controls')}controls prune as the recipe does, and no expert-prune stage comes before")
+    made: list[tuple[str, Input, list[Node], dict[str, Input]]] = []
+    for strategy in wished:
+        assert pruned is not None
+        plugins.load("strategies", strategy)
+        where = f"{call.id}/control-{strategy}"
+        model = Node(f"{where}-prune", pruned.stage, replace(pruned.spec, strategy=strategy), pruned.inputs)
+        small = Node(f"{where}-quant", "quant", replace(quant, types=(tier[len(_GGUF) :],)), {"model": Ref(model.id, "model")})
+        made.append((f"control {strategy}", Ref(model.id, "model"), [model, small], {tier: Ref(small.id, tier)}))
+    return made
+
+
+def _limit(call: Any) -> float | None:
+    """How much perplexity may rise, in per cent, by the recipe's acceptance criteria."""
+    criteria = call.recipe.raw.get("acceptanceCriteria") or {}
+    limit = (criteria.get("perplexity") or {}).get("maxIncreasePct") if isinstance(criteria, dict) else None
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0:
+        raise RecipeError(f"acceptanceCriteria: perplexity.maxIncreasePct must be a number of at least 0, not {limit!r}")
+    return float(limit)
 
 
 def _nearest_quant(call: Any) -> tuple[Quant, Input, dict[str, Input]] | None:
@@ -204,16 +247,17 @@ def _variant(call: Any) -> str:
     return makers[-1].id if makers else "model"
 
 
-def _comparison(node: str, prefix: str, label: str, subjects: Mapping[str, tuple[Input, Mapping[str, Input]]]) -> Node:
+def _comparison(node: str, call: Any, label: str, subjects: Mapping[str, tuple[Input, Mapping[str, Input]]]) -> Node:
     rows: list[Row] = []
     inputs: dict[str, Input] = {}
     for variant, (_, files) in subjects.items():
         for output in files:
             tier = output[len(_GGUF) :]
-            name = f"{variant}-{tier}"
+            name = f"{_plain(variant)}-{tier}"
             baseline = f"base-{tier}" if variant != "base" and "base" in subjects else rows[0].name if rows else None
-            rows.append(Row(name=name, variant=variant, tier=tier, baseline=baseline))
-            inputs[f"nll-{name}"] = Ref(f"{prefix}/{variant}", f"nll-{label}-{tier}")
+            limit = _limit(call) if variant == _variant(call) and "base" in subjects else None
+            rows.append(Row(name=name, variant=variant, tier=tier, baseline=baseline, max_increase_pct=limit))
+            inputs[f"nll-{name}"] = Ref(f"{call.id}/{_plain(variant)}", f"nll-{label}-{tier}")
             inputs[f"gguf-{name}"] = files[output]
     return Node(node, "compare", Compare(rows=tuple(rows)), inputs)
 

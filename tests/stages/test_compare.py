@@ -68,6 +68,17 @@ def test_a_comparison_tells_size_perplexity_and_paired_difference(tmp_path: Path
     assert context.warnings == []
 
 
+@pytest.mark.parametrize(("limit", "verdict"), [(10.0, "accepted"), (0.0, "refused"), (5.127, "not resolved")])
+def test_a_limit_is_held_against_the_whole_interval(tmp_path: Path, limit: float, verdict: str) -> None:
+    """Within, beyond, and neither: a limit inside the interval is not met and not broken."""
+    rows = (*ROWS[:2], dataclasses.replace(ROWS[2], max_increase_pct=limit))
+    report, table, _ = run([result(0.0), result(0.0, seed=1), result(0.05, seed=2)], tmp_path, rows)
+    pruned = report["rows"][2]  # type: ignore[index]
+    assert pruned["acceptance"]["verdict"] == verdict
+    assert "acceptance" not in report["rows"][1]  # type: ignore[index]
+    assert table.splitlines()[4].endswith(f"worse · {verdict} (limit {limit:+g} %) |")
+
+
 def test_a_report_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     """Numbers are decimal text of ten digits."""
     results = [result(0.0), result(0.1), result(-0.1)]

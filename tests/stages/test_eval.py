@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -118,6 +119,34 @@ def test_one_benchmark_on_several_datasets() -> None:
     assert {"metrics-perplexity-held-F16", "report", "table-perplexity-prose"} <= set(plan.outputs["eval"])
     graph = evaluate.expand(nodes["eval/base"].spec, nodes["eval/base"].inputs, MemoryCas())
     assert len({node.id for node in graph.nodes}) == len(graph.nodes) == 9
+
+
+PRUNE = " - {type: expert-activation-profile, calibrationCorpus: c}\n - {type: expert-prune, keepExpertsPerLayer: 6}\n"
+
+
+def test_a_control_prunes_by_lot_in_the_first_type() -> None:
+    """The same counts by another strategy, quantised once and compared with the base; its results have names of their own."""
+    plan = lowered(PRUNE + QUANT + EVAL + ", controls: [random]}\n")
+    nodes = nodes_of(plan)
+    assert nodes["eval/control-random-prune"].spec == replace(nodes["expert-prune"].spec, strategy="random")
+    assert nodes["eval/control-random-prune"].inputs == nodes["expert-prune"].inputs
+    assert nodes["eval/control-random-quant"].spec.types == ("F16",)
+    last = nodes["eval/compare"].spec.rows[-1]
+    assert (last.variant, last.name, last.baseline) == ("control random", "control-random-F16", "base-F16")
+    assert nodes["eval/compare"].inputs["nll-control-random-F16"] == Ref("eval/control-random", "nll-perplexity-F16")
+    assert "control-random-metrics-perplexity-F16" in plan.outputs["eval"]
+    with pytest.raises(RecipeError, match="no expert-prune stage comes before"):
+        lowered(" - {type: acme-repaint}\n" + QUANT + EVAL + ", controls: [random]}\n")
+
+
+def test_acceptance_criteria_limit_the_rows_of_the_made_model() -> None:
+    """The limit stands at the pruned rows, not at the base's; a limit that is no number is refused."""
+    head = "name: x\nsource: {baseModel: base}\nacceptanceCriteria: {perplexity: {maxIncreasePct: 10}}\nstages:\n"
+    text = head + PRUNE + QUANT + EVAL + "}\n"
+    nodes = nodes_of(lower(parse(text), lambda path: Digest.of(str(path).encode())))
+    assert [row.max_increase_pct for row in nodes["eval/compare"].spec.rows] == [None, None, 10.0, 10.0]
+    with pytest.raises(RecipeError, match="maxIncreasePct must be a number"):
+        lower(parse(text.replace("Pct: 10", "Pct: ten")), lambda path: Digest.of(str(path).encode()))
 
 
 def test_the_base_can_be_left_out() -> None:
