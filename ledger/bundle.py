@@ -2,7 +2,7 @@
 
 The envelopes are JSON lines, `<name>.attestations.jsonl`: each line is one DSSE envelope, byte for byte as it was signed, so any
 in-toto tool reads the file. The receipt is JSON inside the alloy (`receipt.ledger`): a signed checkpoint, for each envelope its entry
-number and the inclusion proof, and the file listings of the model folders (trees) among the subjects. Lines can be left out of a bundle,
+number and the inclusion proof, and the file lists of the folders (trees) among subjects and inputs. Lines can be left out of a bundle,
 so nothing follows from what is absent. It needs neither git nor the ledger to be read.
 
 Format: docs/formats/log.md.
@@ -63,7 +63,8 @@ def _needed(entry: Entry) -> list[Digest]:
 def export(log: Log, digests: Iterable[Digest], *, store: Cas | None = None) -> tuple[list[bytes], dict[str, Any]]:
     """The envelopes of a provenance closure, one per line, and their receipt.
 
-    With a store, the receipt also lists the files of every tree among the subjects, so that a published folder can be checked file by file.
+    With a store, the receipt also lists the files of every tree that a statement names, so that a published folder can be checked file by
+    file, and a stage that took one file of a folder is connected with whatever made the folder.
 
     Raises:
         EnvelopeError: an envelope of the log holds a line break, so it cannot be a line.
@@ -87,9 +88,9 @@ def export(log: Log, digests: Iterable[Digest], *, store: Cas | None = None) -> 
 def _listings(entries: Sequence[Entry], store: Cas) -> dict[str, list[dict[str, Any]]]:
     from store import tree
 
-    subjects = {digest for entry in entries for digest in entry.statement.subjects.values()}
+    named = {digest for entry in entries for digest in (*entry.statement.subjects.values(), *_needed(entry))}
     listings = {}
-    for digest in sorted(subjects):
+    for digest in sorted(named):
         if store.has(digest) and tree.is_tree(store, digest):
             files = tree.load(store, digest).entries
             listings[str(digest)] = [{"digest": str(file.digest), "path": file.path, "size": file.size} for file in files]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -53,7 +54,7 @@ def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Ca
     Raises:
         StoreError: the file or folder cannot be read.
     """
-    examination = Examination(log, policy)
+    examination = Examination(log, policy, lambda: _recorded_trees(log, store) if store is not None else ())
     found: Tree | None = None
     if isinstance(target, Digest):
         digest, what = target, f"object {target.short}"
@@ -66,7 +67,7 @@ def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Ca
     if examination.mentions(digest):
         examination.explain([(digest, what)])
     else:
-        recorded = list(_recorded_trees(log, store, examination)) if store is not None else []
+        recorded = [one for one in _recorded_trees(log, store) if examination.mentions(one.digest)] if store is not None else []
         holders = [] if found is not None else [(one, file) for one in recorded for file in one.entries if file.digest == digest]
         for one, file in holders[:1]:
             examination.rows.append(Row("proven", f"{what} are the file {file.path} of {folder_of(one)}"))
@@ -91,10 +92,10 @@ def folder_of(one: Tree) -> str:
     return f"the folder {one.digest.short} ({len(one.entries)} files)"
 
 
-def _recorded_trees(log: Log, store: Cas, examination: Examination) -> Iterator[Tree]:
-    """The folders that trusted entries are about, as far as the store has their lists of files."""
+def _recorded_trees(log: Log, store: Cas) -> Iterator[Tree]:
+    """The folders that entries are about, as far as the store has their lists of files."""
     for digest in log.subjects():
-        if store.has(digest) and tree.is_tree(store, digest) and examination.mentions(digest):
+        if store.has(digest) and tree.is_tree(store, digest):
             yield tree.load(store, digest)
 
 
@@ -125,8 +126,10 @@ def differences(found: Tree, recorded: Iterable[Tree], where: str = "") -> list[
 class Examination:
     """Findings about objects, from entries that count under a policy."""
 
-    def __init__(self, evidence: Evidence, policy: Policy) -> None:
+    def __init__(self, evidence: Evidence, policy: Policy, trees: Callable[[], Iterable[Tree]] = tuple) -> None:
+        """`trees` gives the lists of files that are known here, for stages that take single files of a folder; asked for when needed."""
         self.rows: list[Row] = []
+        self._trees = trees
         self._evidence, self._policy = evidence, policy
         self._sifted: dict[Digest, tuple[list[lookup.Trusted], list[lookup.Ignored]]] = {}
 
@@ -141,7 +144,23 @@ class Examination:
         return bool(self.sift(digest)[0])
 
     def makers(self, digest: Digest) -> list[Made]:
-        """The trusted runs that gave an object, oldest first."""
+        """The trusted runs that gave an object, oldest first; of a file, when there are none, those that gave a folder with it."""
+        made = self._direct_makers(digest)
+        if not made:
+            made = [one for folder in self._holders.get(digest, ()) for one in self._direct_makers(folder)]
+            made.sort(key=lambda one: -1 if one.entry is None else one.entry)
+        return made
+
+    @cached_property
+    def _holders(self) -> Mapping[Digest, Sequence[Digest]]:
+        """File -> the folders that hold it."""
+        holders: dict[Digest, list[Digest]] = {}
+        for one in self._trees():
+            for file in one.entries:
+                holders.setdefault(file.digest, []).append(one.digest)
+        return holders
+
+    def _direct_makers(self, digest: Digest) -> list[Made]:
         made = []
         for one in self.sift(digest)[0]:
             if one.statement.predicate_type == predicates.RUN:

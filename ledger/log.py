@@ -163,8 +163,10 @@ class Log:
         memory = memory or Memory.default()
         folder.mkdir(parents=True, exist_ok=True)
         name = origin or f"ledger/{secrets.token_hex(8)}"
-        Repository.create(folder / REPOSITORY, name)
+        if (folder / REPOSITORY).exists():
+            raise LogError(f"{folder / REPOSITORY} exists already")
         memory.settle(folder, name)
+        Repository.create(folder / REPOSITORY, name)
         return cls(folder, signer=signer, clock=clock, memory=memory)
 
     @classmethod

@@ -87,7 +87,7 @@ class _Published:
             self.rows.append(Row("failed", f"{alloy.name}: {error}", "Take both files again from where they were published"))
             return
         self._bundle = bundle
-        self._examination = Examination(bundle, policy)
+        self._examination = Examination(bundle, policy, bundle.receipt.trees.values)
         self.rows += [Row("failed", f"{attestations_of(alloy).name}: {problem}") for problem in bundle.problems]
         self._subjects, self._inputs = self._named()
         artifacts = self._artifacts(value)

@@ -15,6 +15,7 @@ from ledger import bundle, statement
 from ledger.bundle import Bundle, Receipt
 from ledger.entries import UNPLACED
 from ledger.errors import EnvelopeError, ProofError
+from ledger.examine import Examination
 from ledger.log import Log, Memory
 from ledger.policy import Policy
 from ledger.predicates import EVALUATION
@@ -191,6 +192,21 @@ def test_second_key_confirms(world: World) -> None:
     assert "1 of 3 runs are confirmed by a second key" in texts(report, "proven")
     append_runs(bob, [(quant, {"gguf": Digest.of(b"other")})])
     assert "has two trusted results that differ in gguf" in texts(verify_artifact(world.gguf, bob, unsafe_policy("alice", "bob")), "failed")
+
+
+def test_file_taken_out_of_a_folder_is_no_gap(world: World) -> None:
+    """A stage that takes one file of a folder is connected with what made the folder, here and offline; without lists it is a gap."""
+    shard = Action("prune-shard", 1, {}, {"shard": Digest.of(b"pruned weights")})
+    out = Digest.of(b"shard out")
+    append_runs(world.log, [(shard, {"shard": out})])
+    with_lists = verify_artifact(out, world.log, POLICY, store=world.store)
+    assert "from expert-prune (keep 6)" in texts(with_lists, "proven")
+    assert Digest.of(b"pruned weights").short not in texts(with_lists, "unknown")
+    assert Digest.of(b"pruned weights").short in texts(verify_artifact(out, world.log, POLICY), "unknown")
+    lines, receipt = bundle.export(world.log, [out, world.gguf], store=world.store)
+    evidence = Bundle(b"\n".join(lines), Receipt.parse(receipt), POLICY)
+    examination = Examination(evidence, POLICY, evidence.receipt.trees.values)
+    assert [made.action.stage for made in examination.makers(Digest.of(b"pruned weights"))] == ["expert-prune"]
 
 
 # --- without it ------------------------------------------------------------------------------------------------------------------
