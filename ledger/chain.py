@@ -2,7 +2,7 @@
 
 >>> here = trace(Digest.of(b"nobody made this"), lambda digest: ())
 >>> [gap.digest.short for gap in here.gaps]
-['sha256:de1d6b1cf33d']
+['sha256:383100f4dab1']
 """
 
 from __future__ import annotations
