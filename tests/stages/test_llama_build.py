@@ -123,6 +123,17 @@ def test_a_failing_program_is_quoted(build: Path, gguf: Path, tmp_path: Path) ->
         chain.quantize(gguf, tmp_path / "out", "Q99", threads=2)
 
 
+def test_the_lines_that_speak_of_failure_are_quoted_first(build: Path, gguf: Path) -> None:
+    """llama.cpp says a great deal before and after the reason."""
+    lines = ["llama_model_loader: loaded", "model_load: error loading model: tensor data is not within the file", *["later"] * 20]
+    code = "import sys\n" + "".join(f"sys.stderr.write({line + chr(10)!r})\n" for line in lines) + "sys.exit(1)\n"
+    (build / "build/bin/llama-tokenize").write_text(f"#!{sys.executable}\n{code}")
+    with pytest.raises(
+        ToolError, match=r"tokenise with x\.gguf \(exit code 1\): model_load: error loading model: tensor data is not within the file\Z"
+    ):
+        LlamaBuild(build).tokenize(gguf, "a", add_special=False)
+
+
 def test_a_program_that_does_not_start_is_named(build: Path, gguf: Path) -> None:
     """A binary for another system, or without the permission to run."""
     (build / "build/bin/llama-tokenize").chmod(0o644)
@@ -134,8 +145,18 @@ def test_fewer_chunks_than_asked_for_is_an_error(build: Path, gguf: Path) -> Non
     """Output that ends early is no result, whatever the exit code says."""
     path = build / "build/bin/llama-perplexity"
     path.write_text(f"#!{sys.executable}\nprint('ggml: out of memory')")
-    with pytest.raises(ToolError, match="reported 0 chunks of 1; it said: ggml: out of memory"):
+    with pytest.raises(ToolError, match="reported 0 chunks of 1, 5 times; it said: ggml: out of memory"):
         list(LlamaBuild(build).nll(gguf, [[1] * 16], Window(16), bos=None, threads=1))
+
+
+def test_lost_lines_are_asked_for_again(build: Path, gguf: Path, tmp_path: Path) -> None:
+    """llama-perplexity sometimes ends before its last lines are written; the next run has them."""
+    path = build / "build/bin/llama-perplexity"
+    mark = tmp_path / "ran"
+    path.write_text(
+        f"#!{sys.executable}\nimport os, sys\nif not os.path.exists({str(mark)!r}): open({str(mark)!r}, 'w'); sys.exit(0)\n{PERPLEXITY}"
+    )
+    assert len(list(LlamaBuild(build).nll(gguf, [[1] * 16], Window(16), bos=None, threads=1))) == 1
 
 
 def test_tokens_of_another_vocabulary_are_refused(build: Path, gguf: Path) -> None:
