@@ -28,7 +28,7 @@ from stages.toolchain import Resolution, Window
 BINARIES = ("llama-quantize", "llama-perplexity", "llama-tokenize")
 _PLACES = ("build/bin", "bin", "")
 _ATTEMPTS = 5
-"""llama.cpp's log thread may lose its last lines when the program ends (seen in b10605: 1 run in 10 of a tiny model): then it runs again."""
+"""The log thread may lose its last lines when the program ends (seen in b10605: 1 run in 10 of a tiny model): then it runs again."""
 _LAST_LINES = 8
 _LAST_FAILURES = 3
 _FAILURE = re.compile(r"error|fail|unable|invalid|cannot|out of memory", re.IGNORECASE)
