@@ -131,10 +131,17 @@ class _Audit:
         self._signatures(repository, [oid for oid, _ in commits])
         self._memory()
         self._index(len(commits))
-        checkpoint = self._log.checkpoint
-        if checkpoint is not None and self._anchored == len(commits) - 1 and all(row.status != "failed" for row in self.rows):
-            self._log.memory.accept(note.parse_note(checkpoint).checkpoint, checkpoint)
-            self._log.memory.settle(self._log.folder, self._log.origin)
+        if self._anchored == len(commits) - 1 and all(row.status != "failed" for row in self.rows):
+            self._accept()
+
+    def _accept(self) -> None:
+        signed = self._log.checkpoint
+        if signed is not None:
+            try:
+                self._log.memory.accept(note.parse_note(signed).checkpoint, signed)
+                self._log.memory.settle(self._log.folder, self._log.origin)
+            except LogError as error:
+                self.rows.append(Row("unchecked", str(error)))
 
     # what is in git
 

@@ -435,6 +435,15 @@ def test_first_sight_is_said_and_remembered(tmp_path: Path) -> None:
     assert failures(verified(tmp_path, memory="elsewhere"))
 
 
+def test_memory_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+    """Where nothing can be remembered, the log still verifies, and it is said that a rollback would go unnoticed."""
+    append_runs(unsafe_log(tmp_path), chain_of_runs(2))
+    (tmp_path / "file").write_text("")
+    report = verified(tmp_path, memory="file/below")
+    assert report.verdict == "VERIFIED with 1 statement unconfirmed"
+    assert "a rollback of the ledger would go unnoticed" in texts(report, "unchecked")
+
+
 def test_failed_audit_remembers_nothing(tmp_path: Path) -> None:
     """A log that did not verify is not accepted."""
     append_runs(unsafe_log(tmp_path, signer="mallory"), chain_of_runs(3))
