@@ -17,6 +17,7 @@ from ledger import bundle, predicates
 from ledger.log import Log
 from stages.lowering import Plan
 from stages.recipe import Recipe
+from stages.record import plain
 from store import canonical, tree
 from store.digest import Digest
 from store.local import LocalCas
@@ -60,7 +61,7 @@ def write(
 
 def recipe_hash(recipe: Recipe, materials: Mapping[str, Digest]) -> Digest:
     """SHA-256 of the canonical JSON of what was asked for: the fields that decide the work, and the digests of what they name on disk."""
-    asked = {key: _plain(recipe.raw[key]) for key in _ASKED if key in recipe.raw}
+    asked = {key: plain(recipe.raw[key]) for key in _ASKED if key in recipe.raw}
     return Digest.of(canonical.dumps({**asked, "materials": {name: str(digest) for name, digest in sorted(materials.items())}}))
 
 
@@ -145,17 +146,6 @@ def _version() -> str:
     from importlib.metadata import version
 
     return version("alloy-ledger")
-
-
-def _plain(value: Any) -> Any:
-    """Floats of a recipe as decimal text, the only form in which they are hashed."""
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -6,7 +6,6 @@ committed as soon as it is there. A kill at any moment loses at most the actions
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import subprocess
@@ -18,23 +17,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ledger import predicates, statement
 from ledger.log import Log
 from ledger.lookup import Hit, find
 from ledger.policy import Policy
-from stages import events, executor, leases, plugins, results
+from stages import events, executor, leases, plugins, record, results
 from stages.errors import StageError
 from stages.graph import Resolution, check_names
 from stages.lowering import Plan, lower
 from stages.recipe import Recipe
-from stages.stage import Leaf, Node, Stage
+from stages.stage import Leaf, Stage
 from store import canonical, tree
 from store.actions import Action
 from store.digest import Digest
 from store.local import LocalCas
 from store.statcache import StatCache
 
-BUILDER = "urn:alloy-ledger:builder:local"
 _POLL_S = 0.05
 _WINDOW = 64
 """Ready actions among which the next one is chosen, so that choosing costs the same however many are ready."""
@@ -155,12 +152,12 @@ class Runner:
             RunFailedError: actions failed; everything that does not depend on them was done and is recorded.
         """
         began = self._clock()
-        run_id = f"{recipe.name}/{_utc(began)}-{os.getpid()}"
+        run_id = f"{recipe.name}/{record.utc(began)}-{os.getpid()}"
         with leases.shared_with_gc(self._folder / "runs"):
             plan = lower(recipe, self._material)
             materials = sorted(str(digest) for digest in plan.materials.values())
-            record = self._folder / "runs" / f"{run_id.replace('/', '@')}.json"
-            _write_json(record, {"recipe": recipe.name, "pid": os.getpid(), "startedOn": _utc(began), "state": "running",
+            note = self._folder / "runs" / f"{run_id.replace('/', '@')}.json"
+            _write_json(note, {"recipe": recipe.name, "pid": os.getpid(), "startedOn": record.utc(began), "state": "running",
                                  "roots": materials})  # fmt: skip
             resolution, tally, todo = self._resolved(plan)
             self._tell(self._planned(resolution, tally))
@@ -185,9 +182,9 @@ class Runner:
                 state = "done"
             finally:
                 made = {group: {name: str(digest) for name, digest in named.items()} for group, named in outputs.items()}
-                _write_json(record, {"recipe": recipe.name, "startedOn": _utc(began), "finishedOn": _utc(self._clock()), "state": state,
-                                     "total": resolution.leaves(), "found": len(tally.found), "done": len(tally.done),
-                                     "failed": len(tally.failed), "outputs": made, "roots": materials})  # fmt: skip
+                counts = {"total": resolution.leaves(), "found": len(tally.found), "done": len(tally.done), "failed": len(tally.failed)}
+                times = {"startedOn": record.utc(began), "finishedOn": record.utc(self._clock())}
+                _write_json(note, {"recipe": recipe.name, "state": state, **times, **counts, "outputs": made, "roots": materials})
         return RunResult(
             recipe.name, resolution.leaves(), len(tally.found), len(tally.done), tuple(sorted(tally.done.values())),
             outputs, alloy, attestations, report, self._clock() - began,
@@ -404,53 +401,34 @@ class Runner:
 
     def _record(self, resolution: Resolution, tally: _Tally, finished: Sequence[executor.Done], run_id: str) -> list[Digest]:
         """Sign and commit finished actions as one group; gives the keys that became known."""
-        payloads: list[bytes] = []
-        lines: list[str] = []
+        group: list[tuple[bytes, str]] = []
         first_of: dict[Digest, int] = {}
         for done in finished:
-            action, leaf = resolution.actions[done.key], resolution.leaf(done.key)
-            outputs = {name: Digest.parse(text) for name, text in done.outputs.items()}
-            if done.key in tally.remade:
-                if dict(resolution.results[done.key]) != outputs:
-                    raise StageError(
-                        f"{resolution.node(done.key).id} was made again because its output was not in the store, and came out different: "
-                        f"recorded {_brief(resolution.results[done.key])}, now {_brief(outputs)}. It is not reproducible here"
-                    )
-                continue
-            predicate = predicates.run_predicate(
-                action,
-                purity=leaf.purity,
-                environment=None if done.environment is None else dict(done.environment),
-                builder=BUILDER,
-                invocation=run_id,
-                started_on=_utc(done.started),
-                finished_on=_utc(done.finished),
-                byproducts={"notes": _plain(done.notes)} | ({"warnings": list(done.warnings)} if done.warnings else {}),
-            )
-            first_of[done.key] = len(payloads)
-            payloads.append(statement.make(outputs, predicates.RUN, predicate))
-            lines.append(_line(resolution.node(done.key), action, outputs))
-            for claim in done.claims:
-                subjects = {name: Digest.parse(text) for name, text in claim["subjects"].items()}
-                content = {**claim["predicate"], "action": str(done.key)}
-                payloads.append(statement.make(subjects, claim["predicate_type"], content))
-                lines.append(f"{claim['predicate_type'].split(':')[-2]} {resolution.node(done.key).id}: {_brief(subjects)}")
-        entries = self._log.append(payloads, lines) if payloads else []
+            node, outputs = resolution.node(done.key), record.outputs_of(done)
+            if done.key not in tally.remade:
+                first_of[done.key] = len(group)
+                group += record.statements_of(done, resolution.actions[done.key], resolution.leaf(done.key), node, invocation=run_id)
+            elif dict(resolution.results[done.key]) != outputs:
+                raise StageError(
+                    f"{node.id} was made again because its output was not in the store, and came out different: "
+                    f"recorded {record.brief(resolution.results[done.key])}, now {record.brief(outputs)}. It is not reproducible here"
+                )
+        entries = self._log.append([payload for payload, _ in group], [line for _, line in group]) if group else []
         known: list[Digest] = []
         for done in finished:
-            action = resolution.actions[done.key]
-            outputs = {name: Digest.parse(text) for name, text in done.outputs.items()}
+            outputs = record.outputs_of(done)
             number = entries[first_of[done.key]].number if done.key in first_of else -1
             if done.key in first_of:
                 tally.done[done.key] = number
-                tally.finished[done.key] = _utc(done.finished)
+                tally.finished[done.key] = record.utc(done.finished)
                 known += resolution.finish(done.key, outputs)
             sizes = {name: self._store.size(digest) for name, digest in outputs.items()}
+            stage, elapsed = resolution.actions[done.key].stage, done.finished - done.started
             for user in resolution.users[done.key]:
-                self._tell(
-                    events.Finished(_group(user), user, action.stage, str(done.key), dict(done.outputs), sizes, done.notes,
-                                    done.finished - done.started, number)
+                told = events.Finished(
+                    _group(user), user, stage, str(done.key), dict(done.outputs), sizes, done.notes, elapsed, number
                 )  # fmt: skip
+                self._tell(told)
         return known
 
     # --- effects -------------------------------------------------------------------------------------------------------------
@@ -477,33 +455,6 @@ def _group(node: str) -> str:
 def _recipe_of(hit: Hit) -> str:
     metadata = hit.statement.predicate.get("runDetails", {}).get("metadata", {})
     return str(metadata.get("invocationId", "")).split("/", 1)[0]
-
-
-def _line(node: Node, action: Action, outputs: Mapping[str, Digest]) -> str:
-    """The commit's message: what was done to what, readable with plain git."""
-    inputs = [digest.short[:14] for _, digest in sorted(action.inputs.items())]
-    more = f" and {len(inputs) - 2} more" if len(inputs) > 2 else ""
-    return f"{node.label or node.id}: {', '.join(inputs[:2])}{more} -> {_brief(outputs)}"
-
-
-def _brief(outputs: Mapping[str, Digest]) -> str:
-    shown = [digest.short[:14] for _, digest in sorted(outputs.items())]
-    return ", ".join(shown[:2]) + (f" and {len(shown) - 2} more" if len(shown) > 2 else "")
-
-
-def _plain(value: Any) -> Any:
-    """JSON without floats, as statements demand: numbers with a fraction become decimal text."""
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _utc(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
