@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +21,7 @@ from ledger.statement import Statement
 from store import files, tree
 from store.actions import Action
 from store.digest import Digest
+from store.errors import CorruptError
 from store.tree import Tree
 
 if TYPE_CHECKING:
@@ -95,8 +96,12 @@ def folder_of(one: Tree) -> str:
 def _recorded_trees(log: Log, store: Cas) -> Iterator[Tree]:
     """The folders that entries are about, as far as the store has their lists of files."""
     for digest in log.subjects():
-        if store.has(digest) and tree.is_tree(store, digest):
-            yield tree.load(store, digest)
+        try:
+            found = tree.load_if_tree(store, digest) if store.has(digest) else None
+        except CorruptError:
+            continue  # a damaged list says nothing here; whoever looks at the bytes reports it
+        if found is not None:
+            yield found
 
 
 def differences(found: Tree, recorded: Iterable[Tree], where: str = "") -> list[Row]:
@@ -129,6 +134,8 @@ class Examination:
     def __init__(self, evidence: Evidence, policy: Policy, trees: Callable[[], Iterable[Tree]] = tuple) -> None:
         """`trees` gives the lists of files that are known here, for stages that take single files of a folder; asked for when needed."""
         self.rows: list[Row] = []
+        self.names: dict[Digest, str] = {}
+        """What people know an object by, where it is more than its digest."""
         self._trees = trees
         self._evidence, self._policy = evidence, policy
         self._sifted: dict[Digest, tuple[list[lookup.Trusted], list[lookup.Ignored]]] = {}
@@ -144,11 +151,11 @@ class Examination:
         return bool(self.sift(digest)[0])
 
     def makers(self, digest: Digest) -> list[Made]:
-        """The trusted runs that gave an object, oldest first; of a file, when there are none, those that gave a folder with it."""
+        """The trusted runs that gave an object, oldest first; then, where none of them made it anew, those that gave a folder with it."""
         made = self._direct_makers(digest)
-        if not made:
-            made = [one for folder in self._holders.get(digest, ()) for one in self._direct_makers(folder)]
-            made.sort(key=lambda one: -1 if one.entry is None else one.entry)
+        if all(digest in one.action.inputs.values() for one in made):
+            held = [one for folder in self._holders.get(digest, ()) for one in self._direct_makers(folder)]
+            made += sorted(held, key=lambda one: -1 if one.entry is None else one.entry)
         return made
 
     @cached_property
@@ -182,32 +189,40 @@ class Examination:
         text = f"{what} are in no trusted statement ({digest}): {reasons}"
         self.rows.append(Row("failed", text, hint or "Ask for the attestations that came with them"))
 
-    def explain(self, objects: Sequence[tuple[Digest, str]]) -> None:
-        """Where objects come from, back to the sources, and what is claimed about them. Each is mentioned by somebody trusted."""
+    def explain(self, objects: Sequence[tuple[Digest, str]], *, away: Sequence[tuple[Digest, str]] = ()) -> None:
+        """Where objects come from, back to the sources, and what is claimed about them. Each is mentioned by somebody trusted.
+
+        Those that are `away` are traced like the others, but the runs that gave them are only counted.
+        """
         steps: dict[Digest, Made] = {}
         gaps: dict[Digest, chain.Gap] = {}
         last: set[Digest] = set()
-        for digest, what in objects:
+        for digest, what in (*objects, *away):
             provenance = chain.trace(digest, self.makers)
             steps |= {made.action.key: made for made in provenance.steps}
             gaps |= {gap.digest: gap for gap in provenance.gaps}
-            if provenance.steps:
+            if provenance.steps and (digest, what) not in away:
                 made = provenance.steps[-1]
                 last.add(made.action.key)
                 self.rows.append(Row("proven", f"{what} came out of {_describe(made.action)} ({self._source([made])})", entry=made.entry))
-        before = [made for made in steps.values() if made.action.key not in last]
-        for stage, group in groupby(before, key=lambda made: made.action.stage):
-            runs = list(group)
+        before: dict[str, list[Made]] = {}
+        for made in steps.values():
+            if made.action.key not in last:
+                before.setdefault(made.action.stage, []).append(made)
+        for stage, runs in before.items():
             which = _describe(runs[0].action) if len(runs) == 1 else f"{len(runs)} runs of {stage}"
             self.rows.append(Row("proven", f"from {which} ({self._source(runs)})", entry=runs[0].entry))
         for made in steps.values():
             self._agreement(made.action)
         evaluations = 0
-        for digest, what in dict(objects).items():
+        for digest, what in dict((*objects, *away)).items():
             evaluations += self._claims(digest, what)
         self._gaps(gaps.values())
         self._unconfirmed(list(steps.values()), evaluations)
-        ignored = [one for digest, _ in objects for one in self.sift(digest)[1]]
+        if steps:
+            names = sorted({name for made in steps.values() for name in made.signers})
+            self.rows.append(Row("proven", f"all of this is signed by keys that {self._policy.source} trusts: {', '.join(names)}"))
+        ignored = [one for digest, _ in (*objects, *away) for one in self.sift(digest)[1]]
         if ignored:
             which = "1 more statement counts" if len(ignored) == 1 else f"{len(ignored)} more statements count"
             text = f"{which} for nothing here: {ignored[0].reason}"
@@ -217,7 +232,7 @@ class Examination:
         numbers = sorted(made.entry for made in runs if made.entry is not None)
         names = sorted({name for made in runs for name in made.signers})
         where = f"{report.entries(numbers)}, " if numbers else ""
-        return f"{where}signed by {' and '.join(names)}, trusted by {self._policy.source}"
+        return f"{where}signed by {' and '.join(names)}"
 
     def _agreement(self, action: Action) -> None:
         try:
@@ -249,10 +264,11 @@ class Examination:
     def _gaps(self, gaps: Iterable[chain.Gap]) -> None:
         for gap in gaps:
             taken = f" ({gap.name} of {gap.wanted_by.stage})" if gap.wanted_by is not None else ""
-            reason = "it was only ever made from itself" if gap.circular else "no trusted statement says it"
+            reason = f"; {_taker(self._direct_makers(gap.digest)[0].action)} took it as it was" if gap.circular else ""
             ignored = self.sift(gap.digest)[1]
             hint = f"A statement that does not count says it: {ignored[0].reason}" if ignored else ""
-            self.rows.append(Row("unknown", f"where {gap.digest.short}{taken} came from: {reason}", hint))
+            what = self.names.get(gap.digest, gap.digest.short)
+            self.rows.append(Row("unknown", f"where {what}{taken} came from{reason}", hint))
 
     def _unconfirmed(self, steps: Sequence[Made], evaluations: int) -> None:
         alone: list[Made] = []
@@ -281,6 +297,11 @@ def _number(entry: Entry) -> int | None:
     return None if entry.number == UNPLACED else entry.number
 
 
+def _taker(action: Action) -> str:
+    source = action.spec.get("source")
+    return f"{action.stage} of {printable(repr(source))}" if isinstance(source, str) and source else action.stage
+
+
 def _describe(action: Action) -> str:
     """A stage and what of its spec is short enough to read."""
     short = [
@@ -296,13 +317,30 @@ def _evaluation(statement: Statement) -> str:
     metrics = metrics if isinstance(metrics, Mapping) else {}
     name = str(predicate.get("benchmark", "evaluation"))
     main = name if name in metrics else next(iter(sorted(metrics)), "")
-    text = f"{name} {metrics[main]}" if main == name else f"{name}: {main} {metrics[main]}" if main else name
     error = next((metrics[key] for key in ("stderrClustered", "stderr", "stderrIid") if metrics.get(key) is not None), None)
+    value = _rounded(metrics[main], error) if main else ""
+    text = f"{name} {value}" if main == name else f"{name}: {main} {value}" if main else name
     dataset = predicate.get("dataset")
     digest = (
         dataset.get("digest", {}).get("sha256") if isinstance(dataset, Mapping) and isinstance(dataset.get("digest"), Mapping) else None
     )
-    return printable(text + (f" ± {error}" if error is not None else "") + (f" on {str(digest)[:8]}.." if digest else ""))
+    return printable(text + (f" on {str(digest)[:8]}.." if digest else ""))
+
+
+def _rounded(value: object, error: object) -> str:
+    """A value with as many digits as its error supports, two of the error; as it was signed when it is no number.
+
+    >>> _rounded("41.93462", "1.1304"), _rounded("2715.6", "91.2"), _rounded("0.5", None), _rounded("high", "1")
+    ('41.9 ± 1.1', '2716 ± 91', '0.5', 'high ± 1')
+    """
+    try:
+        number, spread = Decimal(str(value)), Decimal(str(error))
+        if not (number.is_finite() and spread.is_finite() and spread > 0):
+            raise InvalidOperation
+    except InvalidOperation:
+        return str(value) + (f" ± {error}" if error is not None else "")
+    places = max(0, 1 - spread.adjusted())
+    return f"{number:.{places}f} ± {spread:.{places}f}"
 
 
 def _standing(log: Log, policy: Policy) -> Row:

@@ -91,8 +91,12 @@ class _Published:
         self.rows += [Row("failed", f"{attestations_of(alloy).name}: {problem}") for problem in bundle.problems]
         self._subjects, self._inputs = self._named()
         artifacts = self._artifacts(value)
+        self._inputs_here: list[str] = []
         self._bytes(artifacts)
-        self._examination.explain([(digest, what) for digest, what in artifacts.items() if self._examination.mentions(digest)])
+        mentioned = [(digest, what) for digest, what in artifacts.items() if self._examination.mentions(digest)]
+        here = [(digest, what) for digest, what in mentioned if digest in self._present_here]
+        away = [(digest, what) for digest, what in mentioned if digest not in self._present_here]
+        self._examination.explain(here or away, away=away if here else ())
         for digest, what in artifacts.items():
             if not self._examination.mentions(digest):
                 self._examination.strange(digest, what)
@@ -143,7 +147,9 @@ class _Published:
         covered: set[str] = set()
         settled, differing = set[str](), set[str]()
         for where, here in _folders(self._present):
-            for digest, one in trees.items():
+            for digest, one in sorted(trees.items(), key=lambda pair: -len(pair[1].entries)):
+                if where in settled and digest not in artifacts:
+                    continue  # a part of the folder that is settled as a whole
                 mine = {file.path: file for file in here.entries}
                 if all(mine.get(file.path) == file for file in one.entries):
                     settled.add(where)
@@ -154,7 +160,7 @@ class _Published:
                 covered |= {where + file.path for file in here.entries}
                 self._matched(artifacts, here.digest, f"{where or './'} (all {len(here.entries)} files, {here.size:,} bytes)")
         for file in self._present.entries:
-            if file.digest in self._subjects | self._inputs:
+            if file.digest in self._subjects | self._inputs and (file.path not in covered or file.digest in artifacts):
                 self._matched(artifacts, file.digest, f"{file.path}, {file.size:,} bytes,")
                 covered.add(file.path)
         for where, here in _folders(self._present):
@@ -163,6 +169,10 @@ class _Published:
                 found = differences(here, trees.values(), where)
                 self.rows += found
                 differing |= {where + file.path for file in here.entries} if found else set()
+        if self._inputs_here:
+            more = f" and {len(self._inputs_here) - 3} more" if len(self._inputs_here) > 3 else ""
+            count = f"{len(self._inputs_here)} files here were inputs" if len(self._inputs_here) > 1 else "a file here was an input"
+            self.rows.append(Row("proven", f"{count} of what is attested: {', '.join(self._inputs_here[:3])}{more}"))
         self._matching = {file.digest for file in self._present.entries if file.path in covered}
         loose = [file for file in self._present.entries if file.path not in covered | differing and file.digest not in content]
         weighty = {_parent(file.path) for file in self._present.entries if file.path.endswith(WEIGHTS)}
@@ -185,7 +195,8 @@ class _Published:
             artifacts[digest] = what
             self._present_here.add(digest)
         else:
-            self.rows.append(Row("proven", f"{what.rstrip(',')} was an input of what is attested here"))
+            self._examination.names[digest] = what.rstrip(",").partition(",")[0]
+            self._inputs_here.append(what.rstrip(",").partition(",")[0])
 
     # the numbers
 
