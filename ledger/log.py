@@ -137,6 +137,10 @@ class _Head:
     checkpoint: Checkpoint
 
 
+_REMEMBERED_ENTRIES = 4096
+"""Entries that a Log keeps in memory, some 4 kB each."""
+
+
 class Log:
     """The log of one ledger folder. Make it with `create` or `open`."""
 
@@ -147,6 +151,9 @@ class Log:
         self._signer, self._clock = signer, clock
         self._index = Index(folder / INDEX, self.repository)
         self._seen: _Head | None = None
+        # Entries proven against the head at `_proven_at`: a run asks for the same ones as hits, for its receipt and for its results.
+        self._proven_at = ""
+        self._proven_entries: dict[int, Entry] = {}
         self._refresh()
 
     @classmethod
@@ -354,10 +361,19 @@ class Log:
         head = self._seen
         if head is None:
             raise LogError("the log is empty")
+        if self._proven_at != head.oid:
+            self._proven_at = head.oid
+            self._proven_entries.clear()
+        known = self._proven_entries.get(number)
+        if known is not None and known.commit == oid:
+            return known
         raw = self.repository.read_entry(oid)
         tree = head.checkpoint
         verify_inclusion(leaf_hash(raw.envelope), number, tree.size, self._index.inclusion_path(number, tree.size), tree.root)
-        return Entry(number, oid, raw.envelope, raw.checkpoint, raw.commit.message.rstrip("\n"), _when(raw.commit.committer))
+        entry = Entry(number, oid, raw.envelope, raw.checkpoint, raw.commit.message.rstrip("\n"), _when(raw.commit.committer))
+        if len(self._proven_entries) < _REMEMBERED_ENTRIES:
+            self._proven_entries[number] = entry
+        return entry
 
     def inclusion_proof(self, number: int) -> InclusionProof:
         """The proof that entry `number` is in the log of the newest checkpoint.
