@@ -10,7 +10,7 @@ from pathlib import Path
 from ledger.keys import KeyStore
 from ledger.log import Log
 from ledger.policy import Policy
-from stages import events
+from stages.events import Event
 from stages.recipe import Recipe, load
 from stages.runner import Runner, RunOptions, RunResult
 from store.local import LocalCas
@@ -21,7 +21,7 @@ class Home:
     """A folder with a key, a policy that trusts it, a store and a log."""
 
     folder: Path
-    events: list[events.Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         keys = KeyStore(self.folder / "keys")
@@ -45,11 +45,11 @@ class Home:
         path.write_text(f"name: {name}\nversion: 1.0.0\nstages:\n{text}")
         return load(path)
 
-    def runner(self, *, jobs: int = 2, listen: Callable[[events.Event], None] | None = None) -> Runner:
+    def runner(self, *, jobs: int = 2, listen: Callable[[Event], None] | None = None) -> Runner:
         """A runner on this ledger; what it tells is kept in `events`."""
         self.events.clear()
 
-        def hear(event: events.Event) -> None:
+        def hear(event: Event) -> None:
             self.events.append(event)
             if listen is not None:
                 listen(event)
@@ -62,7 +62,7 @@ class Home:
         """Run a recipe of the given stages."""
         return self.runner(jobs=jobs).run(self.recipe(text, name))
 
-    def heard(self, kind: type) -> list[events.Event]:
+    def heard(self, kind: type) -> list[Event]:
         """The events of one kind, in order."""
         return [event for event in self.events if isinstance(event, kind)]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ledger import git
 from ledger.errors import LogError
 from ledger.git import JOINED, REF, Repository, object_id, parse_commit, parse_tree, signed_commit, tree_bytes, unsigned_commit
 
@@ -162,8 +161,8 @@ def test_lock_of_another_program_is_waited_for(repository: Repository, monkeypat
     lock = repository.path / f"{REF}.lock"
     lock.write_text("")
     ticks = iter(range(0, 1000, 6))
-    monkeypatch.setattr(git.time, "monotonic", lambda: float(next(ticks)))
-    monkeypatch.setattr(git.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(LogError, match="held by another git program"):
         repository.advance(None, first)
     os.utime(lock, (1, 1))

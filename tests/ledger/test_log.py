@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -413,8 +414,9 @@ def _die_at(step: str) -> None:
     from ledger import git, index
     from ledger import log as log_module
 
-    def die(*_: object, **__: object) -> None:
+    def die(*_: object, **__: object) -> NoReturn:
         os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("a killed process went on")
 
     if step in ("write", "advance"):
         setattr(git.Repository, step, die)
@@ -422,7 +424,7 @@ def _die_at(step: str) -> None:
         Path.hardlink_to = die  # type: ignore[method-assign]
     elif step == "rename":
         real = Path.rename
-        Path.rename = lambda self, target: die() if self.name.endswith(".lock") else real(self, target)  # type: ignore[method-assign,assign,return-value]
+        Path.rename = lambda self, target: die() if self.name.endswith(".lock") else real(self, target)  # type: ignore[method-assign]
     elif step == "extend":
         index.Index.extend = die  # type: ignore[method-assign]
     else:

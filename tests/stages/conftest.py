@@ -50,9 +50,10 @@ def ggufs(tmp_path_factory: pytest.TempPathFactory) -> Ggufs:
     store = LocalCas(place / "store")
     direct = Direct(store, place)
     models = {name: tree.import_folder(store, folder) for name, folder in folders.items()}
+    single, half = GgufConvert(outtype="F32"), GgufConvert(outtype="F16")
     files = {
-        f"{name}-{kind}": direct.run("gguf-convert", GgufConvert(outtype=kind), {"model": models[name]})["gguf"]
-        for name, kind in (("wide", "F32"), ("wide", "F16"), ("pruned", "F32"), ("narrow", "F16"))
+        f"{name}-{spec.outtype}": direct.run("gguf-convert", spec, {"model": models[name]})["gguf"]
+        for name, spec in (("wide", single), ("wide", half), ("pruned", single), ("narrow", half))
     }
     files["wide-Q4_K_M"] = direct.run("gguf-quantize", GgufQuantize(type="Q4_K_M"), {"gguf-base": files["wide-F16"]})["gguf"]
     return Ggufs(store, direct, folders, models, files)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ ROWS = (
 )
 
 
-def run(results: list[Nll], tmp_path: Path, rows: tuple[Row, ...] = ROWS) -> tuple[dict[str, object], str, LeafContext]:
+def run(results: list[Nll], tmp_path: Path, rows: tuple[Row, ...] = ROWS) -> tuple[dict[str, Any], str, LeafContext]:
     store = MemoryCas()
     context = LeafContext(store, tmp_path, tmp_path)
     inputs = {f"nll-{row.name}": store.put(value.to_bytes()) for row, value in zip(rows, results, strict=True)}
@@ -54,17 +55,17 @@ def run(results: list[Nll], tmp_path: Path, rows: tuple[Row, ...] = ROWS) -> tup
 def test_a_comparison_tells_size_perplexity_and_paired_difference(tmp_path: Path) -> None:
     """One row per model; worse is found, and a difference within the noise is called that."""
     report, table, context = run([result(0.0), result(0.0, seed=1), result(0.05, seed=2)], tmp_path)
-    base, quantised, pruned = report["rows"]  # type: ignore[misc]
+    base, quantised, pruned = report["rows"]
     assert "difference" not in base
     assert quantised["difference"]["verdict"] == "not distinguishable"
     assert pruned["difference"]["verdict"] == "worse"
     assert float(pruned["difference"]["low"]) < 5.127 < float(pruned["difference"]["high"])
-    assert [row["sizeBytes"] for row in report["rows"]] == [1000, 2000, 3000]  # type: ignore[attr-defined]
+    assert [row["sizeBytes"] for row in report["rows"]] == [1000, 2000, 3000]
     lines = table.splitlines()
     assert len(lines) == 5
     assert lines[4].startswith("| pruned | F16 | 3.0 kB | ")
     assert lines[4].endswith("] | worse |")
-    assert report["table"][3][-1] == "worse"  # type: ignore[index]
+    assert report["table"][3][-1] == "worse"
     assert context.warnings == []
 
 
@@ -73,9 +74,9 @@ def test_a_limit_is_held_against_the_whole_interval(tmp_path: Path, limit: float
     """Within, beyond, and neither: a limit inside the interval is not met and not broken."""
     rows = (*ROWS[:2], dataclasses.replace(ROWS[2], max_increase_pct=limit))
     report, table, _ = run([result(0.0), result(0.0, seed=1), result(0.05, seed=2)], tmp_path, rows)
-    pruned = report["rows"][2]  # type: ignore[index]
+    pruned = report["rows"][2]
     assert pruned["acceptance"]["verdict"] == verdict
-    assert "acceptance" not in report["rows"][1]  # type: ignore[index]
+    assert "acceptance" not in report["rows"][1]
     assert table.splitlines()[4].endswith(f"worse · {verdict} (limit {limit:+g} %) |")
 
 
@@ -83,7 +84,7 @@ def test_a_report_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     """Numbers are decimal text of ten digits."""
     results = [result(0.0), result(0.1), result(-0.1)]
     assert run(results, tmp_path)[:2] == run(results, tmp_path)[:2]
-    assert len(run(results, tmp_path)[0]["rows"][0]["perplexity"]) <= 11  # type: ignore[index]
+    assert len(run(results, tmp_path)[0]["rows"][0]["perplexity"]) <= 11
 
 
 @pytest.mark.parametrize(
@@ -121,5 +122,5 @@ def test_one_chunk_gives_no_error_and_no_verdict(tmp_path: Path) -> None:
     """The table leaves the interval out."""
     one = result(0.0, chunks=1, values=(3.0,) * SCORED)
     report, table, _ = run([one, one, one], tmp_path)
-    assert report["rows"][1]["difference"]["verdict"] == "not distinguishable"  # type: ignore[index]
+    assert report["rows"][1]["difference"]["verdict"] == "not distinguishable"
     assert "| 20.086 |" in table

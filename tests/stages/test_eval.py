@@ -10,7 +10,7 @@ from stages.lowering import Plan, lower
 from stages.perplexity import Perplexity
 from stages.quant import Quant
 from stages.recipe import parse
-from stages.stage import Graph, Node, Ref
+from stages.stage import Graph, Input, Node, Ref
 from store.digest import Digest
 from store.memory import MemoryCas
 
@@ -18,9 +18,8 @@ MODEL, F16, TEXT = Digest.of(b"model"), Digest.of(b"f16"), Digest.of(b"text")
 
 
 def expand(*uses: Use) -> Graph:
-    inputs = {"model": MODEL, "gguf-F16": F16, "gguf-Q8_0": Ref("/quant", "gguf-Q8_0")} | {
-        f"dataset-{number}": TEXT for number in range(len(uses))
-    }
+    inputs: dict[str, Input] = {"model": MODEL, "gguf-F16": F16, "gguf-Q8_0": Ref("/quant", "gguf-Q8_0")}
+    inputs |= {f"dataset-{number}": TEXT for number in range(len(uses))}
     return evaluate.expand(Eval(benchmarks=uses), inputs, MemoryCas())
 
 

@@ -12,7 +12,7 @@ from stages.errors import InputError, SpecError
 from stages.nll import Nll
 from stages.perplexity import Perplexity
 from stages.perplexity_merge import PerplexityMerge, merge
-from stages.stage import Ref
+from stages.stage import Input, Ref
 from stages.token_blocks import TokenBlocks
 from stages.tokenize_text import Tokenize
 from stages.tokenizer_of_model import TokenizerOfModel
@@ -29,11 +29,11 @@ GGUF = Digest.of(b"gguf")
 TEXT_LONG = "".join(TEXT) * 3
 
 
-def blocks(there: int, **spec: int) -> list[tuple[str, bytes]]:
+def blocks(there: int, chunks: int | None = None) -> list[tuple[str, bytes]]:
     """Ids and tokens of the blocks for a text of so many chunks of 8 (and three tokens over)."""
     store = MemoryCas()
     tokens = store.put(pack(range(there * 8 + 3)))
-    graph = perplexity.expand(Perplexity(n_ctx=8, **spec), {"gguf": GGUF, "tokens": tokens, "dataset": GGUF}, store)
+    graph = perplexity.expand(Perplexity(n_ctx=8, chunks=chunks), {"gguf": GGUF, "tokens": tokens, "dataset": GGUF}, store)
     (cut,) = [node for node in graph.nodes if node.stage == "token-blocks"]
     cuts = token_blocks.run(cut.spec, {"tokens": tokens}, LeafContext(store, Path(), Path())).outputs
     assert len(cuts) == token_blocks.count(cut.spec, store.size(tokens))
@@ -71,7 +71,7 @@ def test_the_same_beginning_gives_the_same_blocks() -> None:
 def test_a_gguf_that_is_not_made_yet_may_be_planned() -> None:
     """Only the tokens decide the graph."""
     store = MemoryCas()
-    inputs = {"gguf": Ref("quant", "gguf"), "tokens": store.put(pack(range(32))), "dataset": GGUF}
+    inputs: dict[str, Input] = {"gguf": Ref("quant", "gguf"), "tokens": store.put(pack(range(32))), "dataset": GGUF}
     graph = perplexity.expand(Perplexity(n_ctx=8), inputs, store)
     assert graph.nodes[1].inputs["gguf"] == Ref("quant", "gguf")
     assert graph.nodes[-1].inputs["nll-00000"] == Ref("nll-00000", "nll")

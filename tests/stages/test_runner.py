@@ -182,8 +182,8 @@ def test_two_processes_compute_once(home: Home) -> None:
 def test_untrusted_entries_are_no_hits(home: Home, tmp_path: Path) -> None:
     """With a policy that trusts another key alone, everything is done again."""
     home.run(FAN)
-    stranger = Home(tmp_path / "other") if (tmp_path / "other").mkdir() is None else None
-    assert stranger is not None
+    (tmp_path / "other").mkdir()
+    stranger = Home(tmp_path / "other")
     policy = (stranger.folder / ".ledger" / "policy.yaml").read_text()
     (home.folder / ".ledger" / "policy.yaml").write_text(policy)
     runner = home.runner()
