@@ -27,8 +27,8 @@ slow: dev ## the proofs that take minutes
 	$(BIN)/python -m pytest -q -m slow tests
 
 lint: dev
-	$(BIN)/ruff check store ledger stages cli tests bench
-	$(BIN)/ruff format --check store ledger stages cli tests bench
+	$(BIN)/ruff check store ledger stages cli tests bench examples
+	$(BIN)/ruff format --check store ledger stages cli tests bench examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
