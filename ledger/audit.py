@@ -274,12 +274,17 @@ class _Audit:
         due = {number for number in range(last) if self._full or self._note_keys[number] != self._note_keys[number + 1]} | {last}
         strangers: list[int] = []
         faults: list[tuple[int, str]] = []
-        checked, names = 0, set[str]()
+        checked, names, retired = 0, set[str](), set[str]()
         for number in range(last, -1, -1):
             if number not in due and self._anchored >= 0:
                 continue
             try:
-                names |= log_signers(repository, oids[number], number, self._policy)
+                found = log_signers(repository, oids[number], number, self._policy)
+                if self._anchored < 0 and not vouches(found, self._policy, self._log):
+                    strangers.append(number)
+                    retired |= found
+                    continue
+                names |= found
                 checked += 1
                 self._anchored = max(self._anchored, number)
             except StrangerError:
@@ -297,6 +302,11 @@ class _Audit:
         if self._anchored < 0:
             known = ", ".join(sorted(self._policy.log_keys)) or "nobody"
             text = f"nobody whom {source} lets sign a log ({known}) signed this one"
+            if retired:
+                text += (
+                    f"; only {' and '.join(sorted(retired))} did, who counts up to some entry only. Whoever holds such a key can make "
+                    "another log, and no checkpoint of this one was accepted on this machine yet"
+                )
             self.rows.append(
                 Row("failed", text, f"Add the key to {source} if you trust it; `git log` in {repository.path} shows the signers")
             )
@@ -354,6 +364,26 @@ def log_signers(repository: Repository, oid: str, number: int, policy: Policy) -
     if embedded not in keys:
         raise StrangerError(f"added by {embedded}")
     return {keys[embedded]}
+
+
+def vouches(names: set[str], policy: Policy, log: Log) -> bool:
+    """Whether keys that signed the newest entry vouch for the places of all entries before it.
+
+    One whose signatures count up to some entry only does not, unless the log extends a checkpoint that was accepted here before: with a
+    stolen key one can make a log of one's own, and put anything at a place where that key counts.
+    """
+    return any(not policy.retired(name) for name in names) or log.memory.checkpoint(log.origin) is not None
+
+
+def anchored(log: Log, policy: Policy) -> int:
+    """The newest entry for whose place, and so for all before it, somebody trusted vouches; -1 when nobody does."""
+    for number in range(log.size - 1, -1, -1):
+        try:
+            if vouches(log_signers(log.repository, log.entry(number).commit, number, policy), policy, log):
+                return number
+        except VerificationError:
+            continue
+    return -1
 
 
 def _files(repository: Repository, tree: str) -> tuple[bytes, bytes]:

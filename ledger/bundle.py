@@ -182,7 +182,9 @@ class Bundle:
         try:
             parsed = note.parse_note(signed)
             checkpoint = parsed.checkpoint
-            keys = {key: name for name, key in policy.log_keys.items() if checkpoint.size - 1 in policy.spans.get(name, Span())}
+            # A checkpoint says nothing about when it was signed, so a key that was retired or stolen places nothing.
+            lasting = {name: key for name, key in policy.log_keys.items() if not policy.retired(name)}
+            keys = {key: name for name, key in lasting.items() if checkpoint.size - 1 in policy.spans.get(name, Span())}
             self.size, self.origin, self._root = checkpoint.size, checkpoint.origin, checkpoint.root
         except VerificationError as error:
             self.problems.append(f"the receipt's checkpoint cannot be read: {error}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ledger import chain, lookup, predicates, report
-from ledger.audit import StrangerError, log_signers
+from ledger.audit import StrangerError, anchored, log_signers, vouches
 from ledger.chain import Made
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import ContradictionError, VerificationError
@@ -46,6 +46,25 @@ class Evidence(Protocol):
         ...
 
 
+class _Placed:
+    """A log in which a place counts only as far as somebody trusted vouches for it."""
+
+    def __init__(self, log: Log, last: int) -> None:
+        self._log, self._last = log, last
+
+    def lookup(self, key: Digest) -> list[Entry]:
+        return self._placed(self._log.lookup(key))
+
+    def by_subject(self, digest: Digest) -> list[Entry]:
+        return self._placed(self._log.by_subject(digest))
+
+    def by_material(self, digest: Digest) -> list[Entry]:
+        return self._placed(self._log.by_material(digest))
+
+    def _placed(self, entries: list[Entry]) -> list[Entry]:
+        return [entry if entry.number <= self._last else replace(entry, number=UNPLACED) for entry in entries]
+
+
 def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Cas | None = None, digest_of: Hasher | None = None) -> Report:
     """What the entries of a ledger prove about an object: a digest, a file (hashed), or a folder (as a tree).
 
@@ -55,7 +74,7 @@ def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Ca
     Raises:
         StoreError: the file or folder cannot be read.
     """
-    examination = Examination(log, policy, lambda: _recorded_trees(log, store) if store is not None else ())
+    examination = Examination(_Placed(log, anchored(log, policy)), policy, lambda: _recorded_trees(log, store) if store is not None else ())
     found: Tree | None = None
     if isinstance(target, Digest):
         digest, what = target, f"object {target.short}"
@@ -81,11 +100,7 @@ def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Ca
 
 
 def _hash_file(path: Path) -> Digest:
-    descriptor = files.open_regular(path)
-    try:
-        return files.hash_fd(descriptor)
-    finally:
-        os.close(descriptor)
+    return files.hash_file(path)[0]
 
 
 def folder_of(one: Tree) -> str:
@@ -357,6 +372,9 @@ def _standing(log: Log, policy: Policy) -> Row:
         )
     except VerificationError as error:
         return Row("failed", f"the ledger's newest entry {number}: {error}", "Run `ledger verify`", number)
+    if not vouches(names, policy, log):
+        text = f"when it was said: the log {log.origin} is signed by {' and '.join(sorted(names))}, who counts up to some entry only"
+        return Row("unknown", text, "Run `ledger verify`")
     return Row(
         "proven", f"these entries are in log {log.origin} of {number + 1:,} entries, whose checkpoint {' and '.join(sorted(names))} signed"
     )

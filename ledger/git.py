@@ -51,6 +51,8 @@ JOINED_BYTES = 2 * 2**20
 STALE_AFTER_S = 60.0
 """Age after which a lock that another git program took on the ref counts as left by a killed one (a living one needs milliseconds)."""
 
+_OVERRIDES = ("objects/info/alternates", "objects/info/http-alternates", "info/grafts", "shallow", "commondir")
+
 _NUMBERS = {"commit": 1, "tree": 2, "blob": 3}
 _KINDS = {number: kind for kind, number in _NUMBERS.items()} | {4: "tag"}
 _ID = re.compile(r"[0-9a-f]{40}\Z")
@@ -236,7 +238,9 @@ class Repository:
 
     def overrides(self) -> list[str]:
         """What would make other git programs show another history than the one that is read here; empty is good."""
-        found = [name for name in ("objects/info/alternates", "info/grafts", "shallow") if (self.path / name).exists()]
+        found = [name for name in _OVERRIDES if (self.path / name).exists()]
+        if (self.path / "HEAD").is_symlink() or (self.path / "HEAD").read_bytes().strip() != f"ref: {REF}".encode():
+            found.append("HEAD")
         folder = self.path / "refs/replace"
         if folder.is_dir():
             found += sorted(str(file.relative_to(self.path)) for file in folder.rglob("*") if file.is_file())

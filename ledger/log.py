@@ -24,14 +24,15 @@ from pathlib import Path
 
 from ledger import dsse, note, predicates, sshsig
 from ledger.entries import Entry
-from ledger.errors import LogError, ProofError, RewrittenError, VerificationError
+from ledger.errors import LedgerError, LogError, ProofError, RewrittenError, VerificationError
 from ledger.git import CHECKPOINT, ENVELOPE, Repository, object_id, signed_commit, tree_bytes, unsigned_commit
-from ledger.index import Added, Facts, Index, facts
+from ledger.index import NOTHING, Added, Facts, Index, facts
 from ledger.keys import Signer
 from ledger.note import Checkpoint
 from ledger.statement import Statement
 from ledger.tlog import Frontier, leaf_hash, verify_consistency, verify_inclusion
 from store.digest import Digest
+from store.errors import StoreError
 
 __all__ = ["Clock", "Entry", "InclusionProof", "Log", "Memory"]
 
@@ -316,15 +317,15 @@ class Log:
 
     def lookup(self, key: Digest) -> list[Entry]:
         """The entries that claim to be runs of an action, oldest first. Nothing about them is verified but their place in the log."""
-        return self._find(lambda: self._index.by_key(key))
+        return self._find(lambda: self._index.by_key(key), lambda known: known.key == key)
 
     def by_subject(self, digest: Digest) -> list[Entry]:
         """The entries that say something about an object, oldest first. Nothing about them is verified but their place in the log."""
-        return self._find(lambda: self._index.by_subject(digest))
+        return self._find(lambda: self._index.by_subject(digest), lambda known: any(digest == one for _, one in known.subjects))
 
     def by_material(self, digest: Digest) -> list[Entry]:
         """The entries of actions that took an object as an input, oldest first; as in `by_subject`."""
-        return self._find(lambda: self._index.by_material(digest))
+        return self._find(lambda: self._index.by_material(digest), lambda known: any(digest == one for _, one in known.materials))
 
     def keys(self) -> list[tuple[int, Digest]]:
         """(number, key) of every action, as the index has it; for search, not for trust."""
@@ -336,12 +337,15 @@ class Log:
         self._refresh()
         return self._index.subjects()
 
-    def _find(self, places: Callable[[], list[tuple[int, str]]]) -> list[Entry]:
+    def _find(self, places: Callable[[], list[tuple[int, str]]], fits: Callable[[Facts], bool]) -> list[Entry]:
+        """Entries that the index names and that do say what was asked for: the index is a hint, and may have been written by anybody."""
         size = self.size
         found: list[Entry] = []
 
         def read() -> None:
             found[:] = [self._read(number, oid) for number, oid in places() if number < size]
+            if not all(fits(_facts_of(entry)) for entry in found):
+                raise LogError("the index names entries that say something else")
 
         self._answer(read)
         return found
@@ -528,6 +532,13 @@ def _parse_checkpoint(signed: bytes) -> Checkpoint:
         return note.parse_note(signed).checkpoint
     except VerificationError as error:
         raise LogError(f"checkpoint cannot be read: {error}") from error
+
+
+def _facts_of(entry: Entry) -> Facts:
+    try:
+        return facts(entry.statement)
+    except (LedgerError, StoreError):
+        return NOTHING
 
 
 def _one_line(line: str) -> str:

@@ -61,7 +61,7 @@ class Rule:
         return (
             _matches(predicate_type, kinds)
             and (stage is None or _matches(stage, self.stages))
-            and all(_matches(name, self.artifacts) or _matches(str(digest), self.artifacts) for name, digest in subjects.items())
+            and all(_named(name, self.artifacts) or _matches(str(digest), self.artifacts) for name, digest in subjects.items())
         )
 
 
@@ -146,6 +146,13 @@ class Policy:
         names = {name for rule in self.rules if "*" in rule.artifacts for name in rule.keys}
         return {name: self.keys[name] for name in sorted(names)}
 
+    def retired(self, name: str) -> bool:
+        """Whether a key's signatures stop counting at some entry.
+
+        Whoever holds such a key can still make a log of his own and put anything at any place in it, so it vouches for no place by itself.
+        """
+        return self.spans.get(name, Span()).until is not None
+
     def judge(self, statement: Statement, signers: frozenset[PublicKey], *, position: int) -> tuple[str, ...]:
         """The names of the keys that make this statement trusted, sorted.
 
@@ -208,6 +215,11 @@ class Policy:
             where = "" if rule.line is None else f" (line {rule.line})"
             needs.append(f"{rule.threshold} of {', '.join(rule.keys)}{where}, got {', '.join(got) or 'none'}")
         return f"{self.source} needs " + "; or ".join(needs)
+
+
+def _named(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a subject's name matches. Its signer chose it, so a name that looks like a digest matches nothing."""
+    return not name.lower().startswith("sha256:") and _matches(name, patterns)
 
 
 def _matches(text: str, patterns: Iterable[str]) -> bool:
