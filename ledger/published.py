@@ -6,28 +6,35 @@ every file that lies in the same folder: what attestations name must have the at
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ledger import lookup, predicates
-from ledger.bundle import Bundle, Receipt
+from ledger.bundle import MAX_BUNDLE_BYTES, Bundle, Receipt
 from ledger.entries import UNPLACED
 from ledger.errors import ProofError, VerificationError
-from ledger.examine import Examination, differences
+from ledger.examine import Examination, differences, folder_of
 from ledger.policy import Policy
 from ledger.report import Report, Row, printable
-from store import canonical, tree
+from store import canonical, files, tree
 from store.digest import Digest
 from store.errors import CanonicalError, StoreError
 from store.tree import Tree
 
 ALLOY, ATTESTATIONS = ".alloy.json", ".attestations.jsonl"
-WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz", ".onnx", ".h5", ".msgpack")
+WEIGHTS = (
+    ".safetensors", ".gguf", ".ggml", ".bin", ".pt", ".pt2", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".onnx",
+    ".h5", ".keras", ".msgpack", ".llamafile",
+)  # fmt: skip
 """Files that are, or can be taken for, a model's weights: in a published folder each must be named by somebody trusted."""
 
 CODE = ".py"
 """Files that some loaders run: likewise, in a folder that holds weights."""
+
+DOCUMENTS = (".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf", ".gitattributes", ".gitignore", "license", "notice", ".sig")
+"""What no loader reads. All else beside weights other than GGUF can change what is loaded: a configuration, a template, an adapter."""
 
 MAX_ALLOY_BYTES = 64 * 2**20
 
@@ -44,6 +51,35 @@ def attestations_of(alloy: Path) -> Path:
     return alloy.with_name(alloy.name.removesuffix(ALLOY) + ATTESTATIONS)
 
 
+def read(alloy: Path, policy: Policy) -> tuple[dict[str, Any], Bundle]:
+    """An alloy's JSON, and its attestations with their places.
+
+    Raises:
+        VerificationError, StoreError: one of the two files is missing, too large, or not what it should be.
+    """
+    value = canonical.loads(files.read_small(alloy, MAX_ALLOY_BYTES))
+    if not isinstance(value, dict):
+        raise ProofError("an alloy is a JSON object")
+    receipt = value.get("receipt")
+    inner = receipt.get("ledger") if isinstance(receipt, dict) else None
+    lines = files.read_small(attestations_of(alloy), MAX_BUNDLE_BYTES)
+    return value, Bundle(lines, Receipt.parse(inner) if inner is not None else None, policy)
+
+
+def model_hash(listed: Sequence[tuple[str, Digest]]) -> Digest:
+    """SHA-256 of the canonical list of weight files: `{"filename", "sha256"}` sorted by name, compact JSON; sizes do not count.
+
+    Source: the published convention of forge-alloy; its two published vectors are in the tests.
+
+    Raises:
+        ValueError: there is no weight file to hash.
+    """
+    if not listed:
+        raise ValueError("no weight files: a modelHash over nothing would say nothing")
+    listing = [{"filename": name, "sha256": digest.hex} for name, digest in sorted(listed)]
+    return Digest.of(json.dumps(listing, separators=(",", ":"), sort_keys=True).encode())
+
+
 def examine_alloy(path: Path, policy: Policy) -> Report:
     """Check an alloy, or a folder with one, by the attestations that lie beside it; see the module."""
     rows: list[Row] = []
@@ -54,12 +90,11 @@ def examine_alloy(path: Path, policy: Policy) -> Report:
             (Row("failed", f"{path} has no {ALLOY[1:]} with its {ATTESTATIONS[1:]} beside it", "Ask for both; they travel together"),),
         )
     folder = path if path.is_dir() else path.parent
+    travelling = {name for alloy in alloys for name in (alloy.name, attestations_of(alloy).name)}
     try:
-        found = tree.hash_folder(folder, skip=_skipped)
+        present = tree.hash_folder(folder, skip=lambda name: _skipped(name) or name in travelling)
     except StoreError as error:
         return Report(str(path), (Row("failed", str(error)),))
-    travelling = {name for alloy in alloys for name in (alloy.name, attestations_of(alloy).name)}
-    present = Tree(tuple(file for file in found.entries if file.path not in travelling))
     for alloy in alloys:
         rows += _Published(alloy, policy, present).rows
     if path.is_dir():
@@ -80,10 +115,11 @@ class _Published:
         self.rows: list[Row] = []
         self._name, self._policy, self._present = alloy.name, policy, present
         self._present_here: set[Digest] = set()
+        self._outputs: dict[Digest, set[str]] = {}  # what the alloy calls its results
         self._matching: set[Digest] = set()  # contents of the files here that are as attested
         try:
-            value, bundle = self._read(alloy)
-        except (VerificationError, CanonicalError, OSError) as error:
+            value, bundle = read(alloy, policy)
+        except (VerificationError, StoreError, OSError) as error:
             self.rows.append(Row("failed", f"{alloy.name}: {error}", "Take both files again from where they were published"))
             return
         self._bundle = bundle
@@ -104,17 +140,6 @@ class _Published:
         self._numbers(value)
         self._places()
 
-    def _read(self, alloy: Path) -> tuple[dict[str, Any], Bundle]:
-        data = alloy.read_bytes()
-        if len(data) > MAX_ALLOY_BYTES:
-            raise ProofError(f"an alloy of {len(data):,} bytes; at most {MAX_ALLOY_BYTES:,} are read")
-        value = canonical.loads(data)
-        if not isinstance(value, dict):
-            raise ProofError("an alloy is a JSON object")
-        receipt = value.get("receipt")
-        inner = receipt.get("ledger") if isinstance(receipt, dict) else None
-        return value, Bundle(attestations_of(alloy).read_bytes(), Receipt.parse(inner) if inner is not None else None, self._policy)
-
     def _named(self) -> tuple[set[Digest], set[Digest]]:
         """Digests that trusted statements are about, and those that trusted runs took."""
         subjects, inputs = set[Digest](), set[Digest]()
@@ -129,9 +154,17 @@ class _Published:
         results = value.get("results")
         listed = results.get("artifacts") if isinstance(results, dict) else None
         named: dict[Digest, str] = {}
+        called = set[tuple[str, str]]()
         for item in listed if isinstance(listed, list) else []:
             try:
-                named.setdefault(Digest.parse(item["digest"]), printable(f"{item['stage']} {item['output']}"))
+                digest, output = Digest.parse(item["digest"]), str(item["output"])
+                # Anybody can write such a label, so it is shown as a quotation, with what it stands for.
+                label = printable(f"{item['stage']} {output}", 80).replace("'", "?")
+                named.setdefault(digest, f"the result '{label}' ({digest.short})")
+                self._outputs.setdefault(digest, set()).add(output)
+                if (str(item["stage"]), output) in called:
+                    self.rows.append(Row("failed", f"{self._name} names two results '{label}'"))
+                called.add((str(item["stage"]), output))
             except (KeyError, TypeError, StoreError) as error:
                 self.rows.append(Row("failed", f"{self._name}: results.artifacts cannot be read: {error!r}"))
         if not named:
@@ -146,12 +179,13 @@ class _Published:
         content = {file.digest for one in trees.values() for file in one.entries}
         covered: set[str] = set()
         settled, differing = set[str](), set[str]()
+        pieces = {file.digest: one for one in trees.values() for file in one.entries if _is(file.path, WEIGHTS)}
         for where, here in _folders(self._present):
             for digest, one in sorted(trees.items(), key=lambda pair: -len(pair[1].entries)):
                 if where in settled and digest not in artifacts:
                     continue  # a part of the folder that is settled as a whole
                 mine = {file.path: file for file in here.entries}
-                if all(mine.get(file.path) == file for file in one.entries):
+                if one.entries and all(mine.get(file.path) == file for file in one.entries):
                     settled.add(where)
                     covered |= {where + file.path for file in one.entries}
                     self._matched(artifacts, digest, f"{where or './'} (all {len(one.entries)} files, {one.size:,} bytes)")
@@ -161,6 +195,8 @@ class _Published:
                 self._matched(artifacts, here.digest, f"{where or './'} (all {len(here.entries)} files, {here.size:,} bytes)")
         for file in self._present.entries:
             if file.digest in self._subjects | self._inputs and (file.path not in covered or file.digest in artifacts):
+                if file.path not in covered and file.digest in pieces and file.digest not in artifacts:
+                    continue  # a shard of a model is nothing without the rest of it
                 self._matched(artifacts, file.digest, f"{file.path}, {file.size:,} bytes,")
                 covered.add(file.path)
         for where, here in _folders(self._present):
@@ -174,13 +210,16 @@ class _Published:
             count = f"{len(self._inputs_here)} files here were inputs" if len(self._inputs_here) > 1 else "a file here was an input"
             self.rows.append(Row("proven", f"{count} of what is attested: {', '.join(self._inputs_here[:3])}{more}"))
         self._matching = {file.digest for file in self._present.entries if file.path in covered}
-        loose = [file for file in self._present.entries if file.path not in covered | differing and file.digest not in content]
-        weighty = {_parent(file.path) for file in self._present.entries if file.path.endswith(WEIGHTS)}
-        risky = [file for file in loose if file.path.endswith(WEIGHTS) or (file.path.endswith(CODE) and _parent(file.path) in weighty)]
+        loose = [file for file in self._present.entries if file.path not in covered | differing]
+        weighty = {_parent(file.path) for file in self._present.entries if _is(file.path, WEIGHTS)}
+        loaded = {_parent(file.path) for file in self._present.entries if _is(file.path, WEIGHTS) and not _is(file.path, (".gguf",))}
+        risky = [file for file in loose if _is(file.path, WEIGHTS) or _changes(file.path, weighty, loaded)]
         for file in risky:
             text = f"{file.path}, {file.size:,} bytes, is named by no trusted statement ({file.digest}); a model may be loaded from it"
+            if file.digest in pieces:
+                text = f"{file.path}, {file.size:,} bytes, is a piece of {folder_of(pieces[file.digest])}, which is not here as it was made"
             self.rows.append(Row("failed", text, "Take it from where it was published, or delete it"))
-        others = [file.path for file in loose if file not in risky]
+        others = [file.path for file in loose if file not in risky and file.digest not in content]
         if others:
             shown = ", ".join(others[:6]) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
             self.rows.append(Row("unchecked", f"{shown}: named by no attestation"))
@@ -217,8 +256,18 @@ class _Published:
             self.rows.append(Row("proven", f"the {len(rows)} evaluations that {self._name} repeats are those that were signed"))
         self._comparison(results)
         self._hashes(results)
-        if any(name in value for name in ("stages", "source")):
-            self.rows.append(Row("unchecked", f"the recipe's text in {self._name} is not signed; what was done is in the statements above"))
+        unsigned = [str(key) for key in value if key not in ("results", "receipt")]
+        unsigned += [f"results.{key}" for key in results if key not in ("artifacts", "benchmarks", "comparison", "integrity")]
+        integrity = results.get("integrity")
+        unsigned += [
+            f"integrity.{key}" for key in (integrity if isinstance(integrity, dict) else ()) if key not in ("fileHashes", "modelHash")
+        ]
+        if unsigned:
+            shown = ", ".join(printable(key, 40) for key in unsigned[:24]) + (
+                f" and {len(unsigned) - 24} more" if len(unsigned) > 24 else ""
+            )
+            text = f"signed by nobody in {self._name}: {shown}; what was done is in the statements above"
+            self.rows.append(Row("unchecked", text))
 
     def _attested(self, item: Any) -> bool:
         try:
@@ -226,8 +275,14 @@ class _Published:
         except (KeyError, TypeError, StoreError):
             return False
         said = {key: value for key, value in item.items() if key not in ("subject", "digest", "entry")}
+        called = self._outputs.get(digest, set[str]())
         return any(
-            one.statement.predicate_type == predicates.EVALUATION and dict(one.statement.predicate) == said
+            one.statement.predicate_type == predicates.EVALUATION
+            and dict(one.statement.predicate) == said
+            # Else a number of one model could be shown as another's: the rows of an alloy are read by their names.
+            and bool(called)
+            and item.get("subject") in called | {name for name, about in one.statement.subjects.items() if about == digest}
+            and (one.entry.number == UNPLACED or item.get("entry", one.entry.number) == one.entry.number)
             for one in self._examination.sift(digest)[0]
         )
 
@@ -239,7 +294,7 @@ class _Published:
         except CanonicalError as error:
             self.rows.append(Row("failed", f"the comparison in {self._name} cannot be hashed: {error}"))
             return
-        if digest in self._subjects:
+        if digest in self._subjects and digest in self._outputs:
             self.rows.append(Row("proven", f"the comparison in {self._name} is the attested report {digest.short}"))
         else:
             self.rows.append(
@@ -247,13 +302,38 @@ class _Published:
             )
 
     def _hashes(self, results: Mapping[str, Any]) -> None:
+        """Compare the list of weight files, with their names and sizes, and the hash over it."""
         integrity = results.get("integrity")
-        listed = integrity.get("fileHashes") if isinstance(integrity, dict) else None
-        known = self._subjects | self._matching | {file.digest for one in self._bundle.receipt.trees.values() for file in one.entries}
-        for item in listed if isinstance(listed, list) else []:
-            text = f"sha256:{item.get('sha256')}" if isinstance(item, dict) else "?"
-            if not any(str(digest) == text for digest in known):
+        integrity = integrity if isinstance(integrity, dict) else {}
+        files_of = [file for digest, one in self._bundle.receipt.trees.items() if digest in self._subjects for file in one.entries]
+        files_of += [file for file in self._present.entries if file.digest in self._subjects or file.digest in self._matching]
+        known: dict[Digest, set[str]] = {digest: set() for digest in self._subjects}
+        sizes = {file.digest: file.size for file in files_of}
+        for file in files_of:
+            known.setdefault(file.digest, set()).update((file.path, file.path.rpartition("/")[2]))
+        for digest, outputs in self._outputs.items():
+            known.get(digest, set()).update(f"{output.removeprefix('gguf-')}.gguf" for output in outputs)
+        listed: list[tuple[str, Digest]] = []
+        rows = integrity.get("fileHashes") or []
+        each: list[Any] = rows if isinstance(rows, list) else [None]
+        for item in each:
+            try:
+                name, digest = item["filename"], Digest.parse(f"sha256:{item['sha256']}")
+                fits = name in known.get(digest, ()) and item.get("size") == sizes.get(digest, item.get("size"))
+                listed.append((str(name), digest))
+            except (KeyError, TypeError, StoreError):
+                fits = False
+            if not fits:
                 self.rows.append(Row("failed", f"{self._name} lists a file {printable(str(item))} that no trusted statement covers"))
+        artifacts = results.get("artifacts")
+        for item in artifacts if isinstance(artifacts, list) else []:
+            size = next((size for digest, size in sizes.items() if isinstance(item, dict) and str(digest) == item.get("digest")), None)
+            if size is not None and item.get("sizeBytes", size) != size:
+                self.rows.append(Row("failed", f"{self._name} lists a result {printable(str(item))} that has {size:,} bytes"))
+        stated = integrity.get("modelHash")
+        if stated is not None and (not listed or stated != str(model_hash(listed))):
+            text = f"{self._name} states the modelHash {printable(str(stated), 80)}; the files that it lists give another"
+            self.rows.append(Row("failed", text, "Take it again from where it was published"))
 
     # the places
 
@@ -275,6 +355,19 @@ class _Published:
             )
         else:
             self.rows.append(Row("unknown", f"when it was said: {self._name} has no receipt of a log"))
+
+
+def _is(path: str, endings: tuple[str, ...]) -> bool:
+    return path.casefold().endswith(endings)
+
+
+def _changes(path: str, weighty: set[str], loaded: set[str]) -> bool:
+    """Whether a file changes what is loaded from its folder, of those that hold weights, and those that hold others than GGUF files."""
+    folder, name = _parent(path), path.rpartition("/")[2].casefold()
+    if name.endswith(CODE) and folder in weighty:
+        return True
+    beside = folder in loaded or folder.removesuffix("additional_chat_templates").removesuffix("/") in loaded
+    return beside and not (name.endswith(DOCUMENTS) or name.startswith(("license", "notice", "use_policy")))
 
 
 def _parent(path: str) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ledger import bundle, predicates
 from ledger.log import Log
+from ledger.published import model_hash
 from stages.lowering import Plan
 from stages.recipe import Recipe
 from stages.record import plain
@@ -63,20 +64,6 @@ def recipe_hash(recipe: Recipe, materials: Mapping[str, Digest]) -> Digest:
     """SHA-256 of the canonical JSON of what was asked for: the fields that decide the work, and the digests of what they name on disk."""
     asked = {key: plain(recipe.raw[key]) for key in _ASKED if key in recipe.raw}
     return Digest.of(canonical.dumps({**asked, "materials": {name: str(digest) for name, digest in sorted(materials.items())}}))
-
-
-def model_hash(files: Sequence[tuple[str, Digest]]) -> Digest:
-    """SHA-256 of the canonical list of weight files: `{"filename", "sha256"}` sorted by name, compact JSON; sizes do not count.
-
-    Source: the published convention of forge-alloy; its two published vectors are in the tests.
-
-    Raises:
-        ValueError: there is no weight file to hash.
-    """
-    if not files:
-        raise ValueError("no weight files: a modelHash over nothing would say nothing")
-    listing = [{"filename": name, "sha256": digest.hex} for name, digest in sorted(files)]
-    return Digest.of(json.dumps(listing, separators=(",", ":"), sort_keys=True).encode())
 
 
 def _results(

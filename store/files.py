@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from store.digest import Digest
-from store.errors import NotFoundError, PathError, UnwritableError
+from store.errors import NotFoundError, PathError, UnstableError, UnwritableError
 
 BUFFER_BYTES = 1 << 20
 
@@ -64,6 +64,49 @@ def hash_fd(fd: int, tick: Tick | None = None, sink: Callable[[memoryview], obje
         if tick is not None:
             tick(count)
     return Digest("sha256:" + hasher.hexdigest())
+
+
+def read_small(path: str | Path, most_bytes: int) -> bytes:
+    """All bytes of a file that should be small; whoever wrote it may have made it endless, or a pipe.
+
+    Raises:
+        PathError: not a regular file, or larger than `most_bytes`. NotFoundError: nothing is there.
+    """
+    fd = open_regular(path)
+    try:
+        size = os.fstat(fd).st_size
+        if size > most_bytes:
+            raise PathError(f"{os.fspath(path)!r} has {size:,} bytes; at most {most_bytes:,} are read", (os.fspath(path),))
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read(size)
+    finally:
+        os.close(fd)
+
+
+def hash_file(path: str | Path, tick: Tick | None = None) -> tuple[Digest, int]:
+    """SHA-256 and size in bytes of the file at a path, which must be that file, untouched, before and after.
+
+    Raises:
+        PathError, NotFoundError: as in `open_regular`.
+        UnstableError: somebody wrote to it meanwhile, or put another file in its place.
+    """
+    fd = open_regular(path)
+    try:
+        before = os.fstat(fd)
+        digest = hash_fd(fd, tick)
+        if not (unchanged(before, os.fstat(fd)) and is_at(before, path)):
+            raise UnstableError(f"{os.fspath(path)} changed while it was being hashed; run again when nothing writes it")
+        return digest, before.st_size
+    finally:
+        os.close(fd)
+
+
+def is_at(stat: os.stat_result, path: str | Path) -> bool:
+    """Whether a path still leads to a file that was opened there."""
+    try:
+        return os.path.samestat(stat, Path(path).stat())
+    except OSError:
+        return False
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -61,7 +61,7 @@ class StatCache:
                 return known
             started_ns = time.time_ns()
             digest = files.hash_fd(fd, tick)
-            if not files.unchanged(before, os.fstat(fd)):
+            if not (files.unchanged(before, os.fstat(fd)) and files.is_at(before, file)):
                 raise UnstableError(f"{file} changed while it was being hashed; try again when nothing writes it")
             if settled(before, started_ns):
                 self.record(before, digest)

@@ -33,7 +33,7 @@ from typing import Any
 from store import canonical, files
 from store.cas import Cas
 from store.digest import Digest
-from store.errors import CanonicalError, DigestError, NotFoundError, PathError, TreeError, UnstableError
+from store.errors import CanonicalError, DigestError, NotFoundError, PathError, TreeError
 
 MAX_ENTRIES = 100_000
 MAX_TREE_BYTES = 1 << 26
@@ -361,15 +361,7 @@ def _sync(file: Path) -> None:
 
 
 def _hash_file(path: Path, tick: files.Tick) -> tuple[Digest, int]:
-    fd = files.open_regular(path)
-    try:
-        before = os.fstat(fd)
-        digest = files.hash_fd(fd, tick)
-        if not files.unchanged(before, os.fstat(fd)):
-            raise UnstableError(f"{path} changed while it was being hashed; run again when nothing writes it")
-        return digest, before.st_size
-    finally:
-        os.close(fd)
+    return files.hash_file(path, tick)
 
 
 def _each(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ledger.published import model_hash
 from stages.recipe import parse
-from stages.results import model_hash, recipe_hash
+from stages.results import recipe_hash
 from store.digest import Digest
 
 ALLOYS = Path(__file__).parents[1] / "vectors" / "alloys"
