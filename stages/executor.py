@@ -32,7 +32,8 @@ class Job:
     """One action to run.
 
     Attributes:
-        group: actions of equal group can share a worker's loaded state; None when there is nothing to share.
+        run, spec, environment: `module:name` of the function, of its spec class, and of what describes the environment ("" for none).
+        group: actions of equal group can share a worker's loaded state.
         weight_bytes: size of the shared inputs, to decide how many such workers fit into memory.
     """
 
@@ -99,6 +100,10 @@ class Executor(Protocol):
         """Whether this job could start now."""
         ...
 
+    def loaded(self, job: Job) -> int:
+        """How willingly this job would be started now: 2 where its group is loaded already, 0 where it would be loaded twice, else 1."""
+        ...
+
     def submit(self, job: Job) -> int:
         """Start a job; gives the worker's number, for display. Call only when `places(job)`."""
         ...
@@ -130,14 +135,14 @@ class LocalExecutor:
     """Worker processes on this machine.
 
     Args:
-        root: folder of the store (`.ledger`).
+        root: folder of the store (`.ledger`). scratch: a folder for what workers print.
         jobs: how many actions run at once.
         threads: threads of each worker; part of the environment of E stages, so it is one unless the person says otherwise.
         tools: external tools by name, handed to the stages.
     """
 
-    def __init__(self, root: Path, *, jobs: int, threads: int = 1, tools: Mapping[str, str] | None = None) -> None:
-        self._root, self._jobs, self._threads, self._tools = root, jobs, threads, dict(tools or {})
+    def __init__(self, root: Path, scratch: Path, *, jobs: int, threads: int = 1, tools: Mapping[str, str] | None = None) -> None:
+        self._root, self._scratch, self._jobs, self._threads, self._tools = root, scratch, jobs, threads, dict(tools or {})
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._count = 0
@@ -149,8 +154,10 @@ class LocalExecutor:
         busy = [worker for worker in self._workers if worker.job is not None]
         if len(busy) >= self._jobs:
             return False
-        held = sum(3 * worker.weight_bytes + _PLAIN_WORKER_BYTES - worker.peak_bytes for worker in busy)
-        return not busy or 3 * job.weight_bytes + _PLAIN_WORKER_BYTES + max(held, 0) <= _available_bytes()
+        # What busy workers may still take, and what idle ones of other groups would give back.
+        promised = sum(max(0, _need_bytes(worker.weight_bytes) - worker.peak_bytes) for worker in busy)
+        freed = sum(worker.peak_bytes for worker in self._workers if worker.job is None)
+        return not busy or _need_bytes(job.weight_bytes) + promised <= _available_bytes() + freed
 
     def loaded(self, job: Job) -> int:
         """2: an idle worker has this job's group loaded; 1: nobody has it; 0: a busy worker has it (its model would be loaded twice)."""
@@ -163,9 +170,9 @@ class LocalExecutor:
         """Give a job to an idle worker of its group, or to a new one (ending an idle worker of another group for it)."""
         worker = next((worker for worker in self._workers if worker.job is None and worker.group == job.group), None)
         if worker is None:
-            idle = [worker for worker in self._workers if worker.job is None]
-            if len(self._workers) >= self._jobs and idle:
-                self._end(idle[0])
+            for idle in [worker for worker in self._workers if worker.job is None]:
+                if len(self._workers) >= self._jobs or _need_bytes(job.weight_bytes) > _available_bytes():
+                    self._end(idle)
             worker = self._start(job)
         worker.job = job
         assert worker.process.stdin is not None
@@ -201,7 +208,7 @@ class LocalExecutor:
 
     def _start(self, job: Job) -> _Worker:
         replies, far_end = os.pipe()
-        log_fd, log = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=_made(self._root / "tmp"))
+        log_fd, log = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=self._scratch)
         threads = str(self._threads)
         environment = os.environ | {
             "OMP_NUM_THREADS": threads,
@@ -232,8 +239,8 @@ class LocalExecutor:
             self._workers.remove(worker)
             self._selector.unregister(worker.replies)
             os.close(worker.replies)
-        if worker.job is not None and worker.process.poll() is None:
-            worker.process.kill()
+        if worker.job is not None:
+            _kill_group(worker.process.pid)
         assert worker.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is gone already
             worker.process.stdin.close()
@@ -267,25 +274,47 @@ class LocalExecutor:
         code = worker.process.wait()
         job, tail = worker.job, _tail(worker.log)
         killed_by_kernel = _kernel_kills() > worker.kernel_kills
+        _kill_group(worker.process.pid)  # tools that it had started
         worker.job = None
         self._end(worker)
         if job is None:
             return []
-        held = f"{worker.peak_bytes / 2**30:.1f} GiB" if worker.peak_bytes >= 2**30 else f"{worker.peak_bytes / 2**20:.0f} MiB"
-        if code == -signal.SIGKILL and killed_by_kernel:
-            why = f"was killed (out of memory at {held})"
-        elif code == -signal.SIGKILL:
-            why = f"was killed by signal 9 while it held {held}; the system does that when memory runs out"
-        elif code < 0:
-            why = f"died of {signal.Signals(-code).name}"
-        else:
-            why = f"ended with code {code} without an answer"
+        why = death(code, worker.peak_bytes, by_kernel=killed_by_kernel)
         return [Broke(job.action.key, f"the worker {why}" + (f"; its last words: {tail}" if tail else ""))]
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def death(code: int, held_bytes: int, *, by_kernel: bool) -> str:
+    """How a worker ended, in words.
+
+    Args:
+        code: as `Popen.returncode`, negative for a signal.
+        held_bytes: the most memory it was seen to hold.
+        by_kernel: whether the kernel has killed a process for memory since the worker began.
+
+    >>> death(-9, 22 * 2**30 + 2**29, by_kernel=True)
+    'was killed (out of memory at 22.5 GiB)'
+    >>> death(3, 0, by_kernel=False)
+    'ended with code 3 without an answer'
+    """
+    held = f"{held_bytes / 2**30:.1f} GiB" if held_bytes >= 2**30 else f"{held_bytes / 2**20:.0f} MiB"
+    if code == -signal.SIGKILL and by_kernel:
+        return f"was killed (out of memory at {held})"
+    if code == -signal.SIGKILL:
+        return f"was killed by signal 9 while it held {held}; the system does that when memory runs out"
+    if code < 0:
+        return f"died of {signal.Signals(-code).name}"
+    return f"ended with code {code} without an answer"
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a worker and whatever it started: it is the leader of a process group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _need_bytes(weight_bytes: int) -> int:
+    """Memory that a worker is expected to take: its shared inputs about three times over (read, converted, computed with), and itself."""
+    return 3 * weight_bytes + _PLAIN_WORKER_BYTES
 
 
 def _tail(log: Path) -> str:

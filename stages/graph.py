@@ -14,6 +14,7 @@ from stages.stage import Composite, Input, Leaf, Node, Ref, Stage, spec_to_json
 from store.actions import Action
 from store.cas import Cas
 from store.digest import Digest
+from store.errors import StoreError
 
 _OUTER = "/"
 """Put before the node of a Ref that a composite passes through: it is absolute already."""
@@ -35,6 +36,7 @@ class Resolution:
         actions: key -> action of every leaf whose inputs are known; in graph order.
         users: key -> ids of the nodes that ask for it.
         results: key -> output name -> digest, as they come in.
+        faults: node -> why it cannot be expanded or become an action; what depends on it stays unknown.
     """
 
     find_stage: Callable[[str], Stage]
@@ -42,6 +44,7 @@ class Resolution:
     actions: dict[Digest, Action] = field(default_factory=dict)
     users: dict[Digest, list[str]] = field(default_factory=dict)
     results: dict[Digest, Mapping[str, Digest]] = field(default_factory=dict)
+    faults: dict[str, StageError | StoreError] = field(default_factory=dict)
     _states: dict[str, _State] = field(default_factory=dict)
     _blocked: dict[str, list[str]] = field(default_factory=dict)
 
@@ -124,17 +127,21 @@ class Resolution:
         while queue:
             identifier = queue.pop(0)
             state = self._states[identifier]
-            if state.action is not None or state.outputs is not None:
+            if state.action is not None or state.outputs is not None or identifier in self.faults:
                 continue
-            if isinstance(state.stage, Composite):
-                queue += self._expand(identifier, state)
-            else:
+            try:
+                if isinstance(state.stage, Composite):
+                    queue += self._expand(identifier, state)
+                    continue
                 key = self._act(identifier, state)
-                if key is not None:
-                    keys.append(key)
-                    if key in self.results:
-                        state.outputs = dict(self.results[key])
-                        queue += self._blocked.pop(identifier, [])
+            except (StageError, StoreError) as error:
+                self.faults[identifier] = error
+                continue
+            if key is not None:
+                keys.append(key)
+                if key in self.results:
+                    state.outputs = dict(self.results[key])
+                    queue += self._blocked.pop(identifier, [])
         return list(dict.fromkeys(keys))
 
     def _act(self, identifier: str, state: _State) -> Digest | None:
@@ -168,13 +175,17 @@ class Resolution:
                 inputs[name] = Ref(_OUTER + source.node, source.output)
         check_names(f"inputs of {identifier}", inputs, state.stage.inputs)
         graph = state.stage.expand(state.node.spec, inputs, self.store)
-        children = [_placed(identifier, node) for node in graph.nodes]
-        for child in children:
-            if child.id in self._states:
-                raise StageError(f"composite {state.node.stage} makes two nodes called {child.id!r}")
+        children = {child.id: child for child in (_placed(identifier, node) for node in graph.nodes)}
+        outputs = {name: _absolute(identifier, source) for name, source in graph.outputs.items()}
+        if len(children) != len(graph.nodes):
+            raise StageError(f"composite {state.node.stage} makes two nodes of one name")
+        for source in (*outputs.values(), *(source for child in children.values() for source in child.inputs.values())):
+            if isinstance(source, Ref) and source.node not in self._states and source.node not in children:
+                raise StageError(f"composite {state.node.stage} refers to {source.node!r}, which it does not make")
+        for child in children.values():
             self._states[child.id] = _State(child, self.find_stage(child.stage))
-        state.outputs = {name: _absolute(identifier, source) for name, source in graph.outputs.items()}
-        return [child.id for child in children] + self._blocked.pop(identifier, [])
+        state.outputs = outputs
+        return [*children, *self._blocked.pop(identifier, [])]
 
     def _block(self, identifier: str, source: Input) -> None:
         """Wait for the node at the end of a chain of Refs: the first that has no outputs yet."""

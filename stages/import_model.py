@@ -149,6 +149,8 @@ def _check_numbers(store: Cas, digest: Digest, name: str, header: Header, contex
                 left, index = item.size_bytes, 0
                 while left:
                     chunk = file.read(min(_CHUNK_BYTES, left))
+                    if not chunk:
+                        raise InputError(f"shard {name}: ends inside tensor {item.name}; it is truncated: download it again")
                     found = first_not_finite(chunk, item.dtype)
                     if found is not None:
                         raise InputError(

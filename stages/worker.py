@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -33,14 +34,18 @@ def main(arguments: list[str]) -> int:
     _die_with_parent()
     os.environ["LEDGER_THREADS"], os.environ["LEDGER_TOOLS"] = str(threads), arguments[3]  # both belong to the environment
 
+    whole = threading.Lock()
+
     def reply(kind: str, **fields: Any) -> None:
         data = json.dumps({"kind": kind, **fields}).encode() + b"\n"
-        while data:
-            data = data[os.write(reply_fd, data) :]
+        with whole:  # a stage may tell its progress from a thread of its own
+            while data:
+                data = data[os.write(reply_fd, data) :]
 
-    home = root / "tmp" / f"worker-{os.getpid()}"
+    store = LocalCas(root)
+    home = store.scratch()
     context = LeafContext(
-        LocalCas(root),
+        store,
         home / "scratch",
         home / "keep",
         tools=tools,

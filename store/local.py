@@ -540,6 +540,17 @@ class LocalCas:
         elif (actual := self._hash_splice(self._recipe(digest)[0])) != digest:
             raise CorruptError(digest, actual)
 
+    def scratch(self) -> Path:
+        """A new folder for unfinished work of this process; when the process dies, the next writer removes it.
+
+        Raises:
+            UnwritableError: as in `put`.
+        """
+        folder = self._writable().new_name()
+        with files.writing(self.root):
+            folder.mkdir()
+        return folder
+
     def leftovers(self) -> Iterator[Path]:
         """Unfinished files of processes that died; the next writer removes them."""
         for folder, fd in _dead(self.root / "tmp"):

@@ -30,6 +30,15 @@ def _pair(spec: Plain, inputs: Mapping[str, Input], store: Cas) -> Graph:
     return Graph((first, second), {"y": Ref("second", "y"), "through": inputs["x"]})
 
 
+def _circle(spec: Plain, inputs: Mapping[str, Input], store: Cas) -> Graph:
+    nodes = (Node("a", "leaf", Plain(), {"x": Ref("b", "y")}), Node("b", "leaf", Plain(), {"x": Ref("a", "y")}))
+    return Graph(nodes, {"y": Ref("a", "y")})
+
+
+def _ghost(spec: Plain, inputs: Mapping[str, Input], store: Cas) -> Graph:
+    return Graph((Node("a", "leaf", Plain(), {"x": Ref("ghost", "y")}),), {"y": Ref("a", "y")})
+
+
 def _nested(spec: Plain, inputs: Mapping[str, Input], store: Cas) -> Graph:
     return Graph((Node("inner", "pair", Plain(), {"x": inputs["x"]}),), {"y": Ref("inner", "y")})
 
@@ -38,6 +47,8 @@ STAGES: dict[str, Stage] = {
     "leaf": Leaf(name="leaf", version=1, spec=Plain, inputs=("x",), outputs=("y",), purity="P", run="nowhere:run"),
     "pair": Composite(name="pair", spec=Plain, inputs=("x",), outputs=("y", "through"), reads=(), expand=_pair),
     "reader": Composite(name="reader", spec=Plain, inputs=("x",), outputs=("y", "through"), reads=("x",), expand=_pair),
+    "circle": Composite(name="circle", spec=Plain, inputs=("x",), outputs=("y",), reads=(), expand=_circle),
+    "ghost": Composite(name="ghost", spec=Plain, inputs=("x",), outputs=("y",), reads=(), expand=_ghost),
     "nested": Composite(name="nested", spec=Plain, inputs=("x",), outputs=("y",), reads=(), expand=_nested),
 }
 
@@ -105,8 +116,9 @@ def test_wrong_names_are_refused() -> None:
         resolution().add([Node("one", "leaf", Plain(), {"x": Ref("ghost", "y")})])
     with pytest.raises(RecipeError, match="two nodes are called 'one'"):
         resolution().add([Node("one", "leaf", Plain(), {"x": A}), Node("one", "leaf", Plain(), {"x": B})])
-    with pytest.raises(StageError, match="missing x"):
-        resolution().add([Node("one", "leaf", Plain(), {})])
+    state = resolution()
+    assert state.add([Node("one", "leaf", Plain(), {}), Node("two", "leaf", Plain(), {"x": A})]) != []
+    assert "missing x" in str(state.faults["one"])
     state = resolution()
     (key,) = state.add([Node("one", "leaf", Plain(), {"x": A})])
     with pytest.raises(StageError, match="missing y; not declared: z"):
@@ -119,3 +131,18 @@ def test_starred_names_stand_for_any_number() -> None:
     check_names("inputs", ["part-1", "part-2", "model"], ["part-*", "model"])
     with pytest.raises(StageError, match="not declared: other"):
         check_names("inputs", ["other"], ["part-*"])
+
+
+def test_a_composite_that_refers_to_what_it_does_not_make_is_a_fault_of_its_own() -> None:
+    """The fault is kept under its node; everything else becomes known."""
+    state = resolution()
+    keys = state.add([Node("bad", "ghost", Plain(), {"x": A}), Node("good", "leaf", Plain(), {"x": A})])
+    assert len(keys) == 1
+    assert "refers to 'bad/ghost', which it does not make" in str(state.faults["bad"])
+
+
+def test_nodes_that_wait_for_each_other_stay_waiting() -> None:
+    """A circle inside a composite never becomes known, and says so when asked."""
+    state = resolution()
+    assert state.add([Node("bad", "circle", Plain(), {"x": A})]) == []
+    assert {node.id for node in state.waiting()} == {"bad/a", "bad/b"}
