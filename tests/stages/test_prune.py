@@ -301,7 +301,7 @@ def test_an_unknown_family_is_refused_with_the_known_ones(tmp_path: Path, direct
     """The model type is named, and those that are known."""
     folder = make_model(tmp_path / "m")
     edit_config(folder, lambda config: config | {"model_type": "mystery_moe"})
-    with pytest.raises(PluginError, match=r"no family for model_type 'mystery_moe'.*Known: deepseek_v2, .*mixtral"):
+    with pytest.raises(PluginError, match=r"no family for model_type 'mystery_moe'.*Known: acme_moe, deepseek_v2, .*mixtral"):
         direct.run(
             "expert-prune", ExpertPrune(keep_experts=6), {"model": tree.import_folder(direct.store, folder), "profile": Digest.of(b"")}
         )
