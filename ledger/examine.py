@@ -232,7 +232,7 @@ class Examination:
         evaluations = 0
         for digest, what in dict((*objects, *away)).items():
             evaluations += self._claims(digest, what)
-        self._gaps(gaps.values())
+        self._gaps(gaps.values(), {digest: what.rstrip(",") for digest, what in (*objects, *away)} | self.names)
         self._unconfirmed(list(steps.values()), evaluations)
         if steps:
             names = sorted({name for made in steps.values() for name in made.signers})
@@ -276,14 +276,23 @@ class Examination:
                 )
         return evaluations
 
-    def _gaps(self, gaps: Iterable[chain.Gap]) -> None:
+    def _gaps(self, gaps: Iterable[chain.Gap], names: Mapping[Digest, str]) -> None:
         for gap in gaps:
-            taken = f" ({gap.name} of {gap.wanted_by.stage})" if gap.wanted_by is not None else ""
-            reason = f"; {_taker(self._direct_makers(gap.digest)[0].action)} took it as it was" if gap.circular else ""
+            what = names.get(gap.digest, gap.digest.short)
+            used = f" ({gap.name} of {gap.wanted_by.stage})" if gap.wanted_by is not None else ""
+            makers = self.makers(gap.digest) if gap.circular else []
+            takers = [made for made in makers if gap.digest in made.action.inputs.values()]
+            if takers:  # an import, that gives what it takes
+                taker = _taker(takers[0].action)
+                text = f"{taker} took in {what}{used} and gave it on unchanged ({self._source(takers)})"
+                self.rows.append(Row("proven", text, entry=takers[0].entry))
+                reason = f" before {taker} took it in"
+                self._agreement(takers[0].action)
+            else:
+                reason = f"; each maker of it needs what it gave: {', '.join(sorted({m.action.stage for m in makers}))}" if makers else ""
             ignored = self.sift(gap.digest)[1]
             hint = f"A statement that does not count says it: {ignored[0].reason}" if ignored else ""
-            what = self.names.get(gap.digest, gap.digest.short)
-            self.rows.append(Row("unknown", f"where {what}{taken} came from{reason}", hint))
+            self.rows.append(Row("unknown", f"where {what}{used} came from{reason}", hint))
 
     def _unconfirmed(self, steps: Sequence[Made], evaluations: int) -> None:
         alone: list[Made] = []
@@ -376,5 +385,7 @@ def _standing(log: Log, policy: Policy) -> Row:
         text = f"when it was said: the log {log.origin} is signed by {' and '.join(sorted(names))}, who counts up to some entry only"
         return Row("unknown", text, "Run `ledger verify`")
     return Row(
-        "proven", f"these entries are in log {log.origin} of {number + 1:,} entries, whose checkpoint {' and '.join(sorted(names))} signed"
+        "proven",
+        f"these entries are in log {log.origin} of {number + 1:,} entries, whose checkpoint {' and '.join(sorted(names))} signed",
+        aside=True,
     )

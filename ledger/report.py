@@ -18,12 +18,14 @@ class Row:
             checked and was not, or counts for nothing. `unknown` is what nobody trusted says. `failed` contradicts what somebody signed, or
             is vouched for by nobody.
         text: a sentence for people. hint: what to do about it. entry: the number of the entry it rests on.
+        aside: it is about something else than the target, like the log that the entries come from: alone it verifies nothing.
     """
 
     status: Status
     text: str
     hint: str = ""
     entry: int | None = None
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,10 @@ class Report:
     def verdict(self) -> str:
         """`VERIFIED`, `VERIFIED with n statements unconfirmed`, or `FAILED`.
 
-        One failed row is enough to fail, and so is the absence of any proven one.
+        One failed row is enough to fail, and so is the absence of any proven one about the target.
         """
         counts = Counter(row.status for row in self.rows)
-        if counts["failed"] or not counts["proven"]:
+        if counts["failed"] or not any(row.status == "proven" and not row.aside for row in self.rows):
             return "FAILED"
         if unconfirmed := counts["stated"] + counts["unchecked"]:
             return f"VERIFIED with {unconfirmed} statement{'s' if unconfirmed > 1 else ''} unconfirmed"

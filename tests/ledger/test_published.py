@@ -207,6 +207,39 @@ def test_file_taken_out_of_a_folder_is_no_gap(world: World) -> None:
     assert [made.action.stage for made in examination.makers(Digest.of(b"pruned weights"))] == ["expert-prune"]
 
 
+def test_import_is_proven_and_what_was_before_it_is_not_known(world: World) -> None:
+    """A source that an import took in unchanged has a finding of its own, and it says who took it in."""
+    taken = Action("import-model", 1, {"source": "org/base"}, {"folder": world.base})
+    append_runs(world.log, [(taken, {"model": world.base})])
+    report = verify_artifact(world.folder / "base", world.log, POLICY)
+    assert report.verdict == "VERIFIED"
+    what = "folder base, these 2 files and 17 bytes"
+    assert f"import-model of 'org/base' took in {what} and gave it on unchanged (entry 6, signed by alice)" in texts(report, "proven")
+    assert f"where {what} came from before import-model of 'org/base' took it in" in texts(report, "unknown")
+
+
+def test_circle_of_runs_is_a_gap(tmp_path: Path) -> None:
+    """Where runs each need what the other gave, the way back ends, and the reason is said."""
+    one, two = Digest.of(b"one"), Digest.of(b"two")
+    log = unsafe_log(tmp_path)
+    append_runs(log, [(Action("pack", 1, {}, {"in": one}), {"out": two}), (Action("unpack", 1, {}, {"in": two}), {"out": one})])
+    report = verify_artifact(two, log, unsafe_policy("alice"))
+    assert "came from; each maker of it needs what it gave: unpack" in texts(report, "unknown")
+
+
+def test_circle_through_a_folder(world: World) -> None:
+    """A file whose only maker is a run that took it into a folder is a gap with a reason, not a fault of the program."""
+    file, other = Digest.of(b"shard"), Digest.of(b"plan")
+    (world.folder / "made").mkdir()
+    (world.folder / "made/shard.safetensors").write_bytes(b"shard")
+    made = tree.import_folder(world.store, world.folder / "made")
+    assemble = Action("prune-assemble", 1, {}, {"shard": file})
+    append_runs(world.log, [(assemble, {"model": made}), (Action("plan", 1, {}, {"shard": file}), {"plan": other})])
+    report = verify_artifact(other, world.log, POLICY, store=world.store)
+    assert report.exit_code == 0
+    assert f"where {file.short} (shard of plan) came from before prune-assemble took it in" in texts(report, "unknown")
+
+
 # --- without it ------------------------------------------------------------------------------------------------------------------
 
 

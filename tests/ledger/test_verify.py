@@ -41,6 +41,13 @@ def test_verdict_follows_from_the_rows(statuses: list[Status], verdict: str, cod
     assert (report.verdict, report.exit_code) == (verdict, code)
 
 
+def test_what_is_about_something_else_verifies_nothing() -> None:
+    """A proven row about the log that entries come from says nothing about the target."""
+    log = Row("proven", "these entries are in a log", aside=True)
+    assert Report("x", (Row("unknown", "where it came from"), log)).exit_code == 3
+    assert Report("x", (Row("proven", "made by a run"), log)).verdict == "VERIFIED"
+
+
 def test_numbers_and_texts_of_others_are_shown_safely() -> None:
     """Entry numbers are shortened to ranges; control characters and endless texts of others never reach a terminal."""
     assert entries([3]) == "entry 3"
