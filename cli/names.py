@@ -137,10 +137,19 @@ def deliverables(run: Run) -> dict[str, Digest]:
         variant = group.partition("[")[2].removesuffix("]")
         for name, digest in named.items():
             if name == "model" and not group.startswith("import-model"):
-                found[f"model-{variant}" if variant else "model"] = digest
+                found[file_name(f"model-{variant}" if variant else "model")] = digest
             elif name.startswith("gguf-"):
-                found["-".join(filter(None, (run.recipe, variant, name[5:]))) + ".gguf"] = digest
+                found[file_name("-".join(filter(None, (run.recipe, variant, name[5:]))) + ".gguf")] = digest
     return dict(sorted(found.items()))
+
+
+def file_name(text: str) -> str:
+    """A name of one file, from text that a recipe or a foreign ledger chose: nothing that is a path stays one.
+
+    >>> file_name("tiny-Q4_K_M.gguf"), file_name("model-corpus=a/b.txt"), file_name("../../.bashrc"), file_name("model-../x")
+    ('tiny-Q4_K_M.gguf', 'model-corpus=a_b.txt', '_.._.bashrc', 'model-.._x')
+    """
+    return re.sub(r"[^\w.=+,@-]", "_", text).lstrip(".") or "_"
 
 
 # --- pins and outputs ----------------------------------------------------------------------------------------------------------
@@ -209,4 +218,4 @@ def _output(run: Run, wanted: str) -> tuple[Digest, str]:
 
 
 def _called(run: Run, full: str) -> str:
-    return f"{run.recipe}-{full.rpartition('.')[2].removeprefix('gguf-')}"
+    return file_name(f"{run.recipe}-{full.rpartition('.')[2].removeprefix('gguf-')}")

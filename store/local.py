@@ -275,6 +275,19 @@ class LocalCas:
             return [part]
         return cut(self._recipe(part.digest)[0].parts, part.offset, part.length)
 
+    def _hash_recipe(self, digest: Digest, recipe: Recipe, sink: Callable[[memoryview], object] | None = None) -> None:
+        """Hash what a stored recipe stands for.
+
+        Raises:
+            CorruptError: it stands for something else, or for bytes that its sources do not have.
+        """
+        try:
+            actual = self._hash_splice(recipe, sink)
+        except RangeError as error:
+            raise CorruptError(digest, f"nothing, for its recipe is wrong ({error})") from error
+        if actual != digest:
+            raise CorruptError(digest, actual)
+
     def _hash_splice(self, recipe: Recipe, sink: Callable[[memoryview], object] | None = None) -> Digest:
         hasher = hashlib.sha256()
         buffer = memoryview(bytearray(files.BUFFER_BYTES))
@@ -370,11 +383,9 @@ class LocalCas:
         name = self._name("objects", digest)
         if not name.exists():
             recipe, _ = self._recipe(digest)
-            with SpliceReader(recipe, self._open_blob) as reader:
-                data = reader.readall()
-            if Digest.of(data) != digest:
-                raise CorruptError(digest, Digest.of(data))
-            return data
+            buffer = io.BytesIO()
+            self._hash_recipe(digest, recipe, buffer.write)
+            return buffer.getvalue()
         with self._open_file(name, digest) as file:
             started_ns = time.time_ns()
             data = file.readall()
@@ -401,9 +412,7 @@ class LocalCas:
         name = self._name("materialised", digest)
         if not self._trusted(name, digest):
             with self._aside() as (fd, aside):
-                actual = self._hash_splice(recipe, lambda piece: self._write(fd, piece))
-                if actual != digest:
-                    raise CorruptError(digest, actual)
+                self._hash_recipe(digest, recipe, lambda piece: self._write(fd, piece))
                 self._commit(fd, aside, "materialised", digest)
         return name
 
@@ -537,8 +546,8 @@ class LocalCas:
             self._open_checked(self._name("objects", digest), digest, always_hash=full).close()
         elif not full:
             self._open_splice(digest).close()
-        elif (actual := self._hash_splice(self._recipe(digest)[0])) != digest:
-            raise CorruptError(digest, actual)
+        else:
+            self._hash_recipe(digest, self._recipe(digest)[0])
 
     def scratch(self) -> Path:
         """A new folder for unfinished work of this process; when the process dies, the next writer removes it.
@@ -611,9 +620,7 @@ class LocalCas:
                 self._open_blob(source).close()
         else:
             started_ns = time.time_ns()
-            actual = self._hash_splice(recipe)
-            if actual != digest:
-                raise CorruptError(digest, actual)
+            self._hash_recipe(digest, recipe)
             if settled(seen, started_ns):
                 self.stats.record(seen, digest)
         return SpliceReader(recipe, self._open_blob)

@@ -1,5 +1,6 @@
-"""The little published forge of tests/ledger, to be attacked."""
+"""What is attacked: the little published forge of tests/ledger, and the desk of tests/cli on which a recipe was run."""
 
+from tests.cli.conftest import done, finished
 from tests.ledger.test_published import world
 
-__all__ = ["world"]
+__all__ = ["done", "finished", "world"]
