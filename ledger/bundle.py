@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ledger import dsse, note, predicates
+from ledger import dsse, lookup, note, predicates
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import EnvelopeError, LedgerError, ProofError, StatementError, VerificationError
 from ledger.policy import Policy, Span
@@ -36,8 +36,11 @@ MAX_BUNDLE_BYTES = 256 * 2**20
 # --- writing -------------------------------------------------------------------------------------------------------------------
 
 
-def closure(log: Log, digests: Iterable[Digest]) -> list[Entry]:
-    """Every entry about these objects, about what they were made from, and so on back to the sources, in the order of the log."""
+def closure(log: Log, digests: Iterable[Digest], policy: Policy | None = None) -> list[Entry]:
+    """Every entry about these objects, about what they were made from, and so on back to the sources, in the order of the log.
+
+    With a policy, only of those that count under it: what strangers put into a log travels no further.
+    """
     found: dict[int, Entry] = {}
     todo, seen = list(digests), set[Digest]()
     while todo:
@@ -45,7 +48,8 @@ def closure(log: Log, digests: Iterable[Digest]) -> list[Entry]:
         if digest in seen:
             continue
         seen.add(digest)
-        for entry in log.by_subject(digest):
+        entries = log.by_subject(digest)
+        for entry in entries if policy is None else [one.entry for one in lookup.sift(entries, policy)[0]]:
             if entry.number not in found:
                 found[entry.number] = entry
                 todo += _needed(entry)
@@ -60,8 +64,10 @@ def _needed(entry: Entry) -> list[Digest]:
         return []  # whoever verifies the bundle says what is wrong with it
 
 
-def export(log: Log, digests: Iterable[Digest], *, store: Cas | None = None) -> tuple[list[bytes], dict[str, Any]]:
-    """The envelopes of a provenance closure, one per line, and their receipt.
+def export(
+    log: Log, digests: Iterable[Digest], *, store: Cas | None = None, policy: Policy | None = None
+) -> tuple[list[bytes], dict[str, Any]]:
+    """The envelopes of a provenance closure (see `closure`), one per line, and their receipt.
 
     With a store, the receipt also lists the files of every tree that a statement names, so that a published folder can be checked file by
     file, and a stage that took one file of a folder is connected with whatever made the folder.
@@ -69,7 +75,7 @@ def export(log: Log, digests: Iterable[Digest], *, store: Cas | None = None) -> 
     Raises:
         EnvelopeError: an envelope of the log holds a line break, so it cannot be a line.
     """
-    entries = closure(log, digests)
+    entries = closure(log, digests, policy)
     lines = [entry.envelope for entry in entries]
     for entry in entries:
         if b"\n" in entry.envelope or b"\r" in entry.envelope:

@@ -6,12 +6,12 @@ every file that lies in the same folder: what attestations name must have the at
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ledger import lookup, predicates
+from ledger.alloy import model_hash
 from ledger.bundle import MAX_BUNDLE_BYTES, Bundle, Receipt
 from ledger.entries import UNPLACED
 from ledger.errors import ProofError, VerificationError
@@ -64,20 +64,6 @@ def read(alloy: Path, policy: Policy) -> tuple[dict[str, Any], Bundle]:
     inner = receipt.get("ledger") if isinstance(receipt, dict) else None
     lines = files.read_small(attestations_of(alloy), MAX_BUNDLE_BYTES)
     return value, Bundle(lines, Receipt.parse(inner) if inner is not None else None, policy)
-
-
-def model_hash(listed: Sequence[tuple[str, Digest]]) -> Digest:
-    """SHA-256 of the canonical list of weight files: `{"filename", "sha256"}` sorted by name, compact JSON; sizes do not count.
-
-    Source: the published convention of forge-alloy; its two published vectors are in the tests.
-
-    Raises:
-        ValueError: there is no weight file to hash.
-    """
-    if not listed:
-        raise ValueError("no weight files: a modelHash over nothing would say nothing")
-    listing = [{"filename": name, "sha256": digest.hex} for name, digest in sorted(listed)]
-    return Digest.of(json.dumps(listing, separators=(",", ":"), sort_keys=True).encode())
 
 
 def examine_alloy(path: Path, policy: Policy) -> Report:

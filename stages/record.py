@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ledger import predicates, statement
+from ledger.alloy import plain
 from stages.executor import Done
 from stages.stage import Leaf, Node
 from store.actions import Action
@@ -53,17 +54,6 @@ def brief(outputs: Mapping[str, Digest]) -> str:
     """A few digests, short, for a line."""
     shown = [digest.short[:14] for _, digest in sorted(outputs.items())]
     return ", ".join(shown[:2]) + (f" and {len(shown) - 2} more" if len(shown) > 2 else "")
-
-
-def plain(value: Any) -> Any:
-    """JSON without floats, as whatever is signed or hashed demands: a number with a fraction becomes its shortest decimal text."""
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
 
 
 def utc(seconds: float) -> str:

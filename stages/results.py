@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ledger import bundle, predicates
+from ledger import bundle, lookup, predicates
+from ledger.alloy import WEIGHTS, deliverables, model_hash, recipe_hash
 from ledger.log import Log
-from ledger.published import model_hash
+from ledger.policy import Policy
 from stages.lowering import Plan
 from stages.recipe import Recipe
-from stages.record import plain
 from store import canonical, tree
+from store.cas import Cas
 from store.digest import Digest
 from store.local import LocalCas
-
-WEIGHTS = (".safetensors", ".gguf")
-"""File names that count as weights for `modelHash`."""
-
-_ASKED = ("name", "version", "source", "stages", "cycles", "search", "calibrationCorpora")
 
 
 def write(
@@ -37,21 +33,26 @@ def write(
     *,
     store: LocalCas,
     log: Log,
+    policy: Policy,
     out: Path,
 ) -> tuple[Path, Path, Digest | None]:
     """Write the alloy and the attestations of a finished run, each aside first and then renamed.
 
-    `finished` maps the key of every action to when it was finished (UTC, as its statement says).
+    `finished` maps the key of every action to when it was finished (UTC, as its statement says). What does not count under the policy
+    is not written: it would count for nothing when the alloy is verified.
 
     Returns:
         their paths, and the digest of the comparison report if the recipe made one.
     """
     report = next((digest for named in reversed(list(outputs.values())) for name, digest in named.items() if name == "report"), None)
     shown = {digest for named in outputs.values() for digest in named.values()}
-    lines, receipt = bundle.export(log, sorted(shown), store=store)
+    for key in finished:  # of some actions nothing is shown
+        shown |= {digest for one in lookup.sift(log.lookup(key), policy)[0] for digest in one.statement.subjects.values()}
+    lines, receipt = bundle.export(log, sorted(shown), store=store, policy=policy)
     alloy = {key: value for key, value in recipe.raw.items() if key not in ("results", "receipt")}
-    alloy["recipeHash"] = str(recipe_hash(recipe, plan.materials))
-    alloy["results"] = _results(outputs, finished, report, store=store, log=log)
+    alloy["materials"] = {name: str(digest) for name, digest in sorted(plan.materials.items())}
+    alloy["recipeHash"] = str(recipe_hash(recipe.raw, alloy["materials"]))
+    alloy["results"] = _results(recipe.name, outputs, finished, report, store=store, log=log, policy=policy)
     alloy["receipt"] = {"publications": [], "issuedAt": alloy["results"]["completedAt"], "ledger": receipt}
     out.mkdir(parents=True, exist_ok=True)
     alloy_path, attestations_path = out / f"{recipe.name}.alloy.json", out / f"{recipe.name}.attestations.jsonl"
@@ -60,21 +61,22 @@ def write(
     return alloy_path, attestations_path, report
 
 
-def recipe_hash(recipe: Recipe, materials: Mapping[str, Digest]) -> Digest:
-    """SHA-256 of the canonical JSON of what was asked for: the fields that decide the work, and the digests of what they name on disk."""
-    asked = {key: plain(recipe.raw[key]) for key in _ASKED if key in recipe.raw}
-    return Digest.of(canonical.dumps({**asked, "materials": {name: str(digest) for name, digest in sorted(materials.items())}}))
-
-
 def _results(
-    outputs: Mapping[str, Mapping[str, Digest]], finished: Mapping[Digest, str], report: Digest | None, *, store: LocalCas, log: Log
+    recipe: str,
+    outputs: Mapping[str, Mapping[str, Digest]],
+    finished: Mapping[Digest, str],
+    report: Digest | None,
+    *,
+    store: LocalCas,
+    log: Log,
+    policy: Policy,
 ) -> dict[str, Any]:
     artifacts = [
         {"stage": group, "output": name, "digest": str(digest), "sizeBytes": _size(store, digest)}
         for group, named in outputs.items()
         for name, digest in named.items()
     ]
-    files = _weight_files(outputs, store)
+    files = weight_files(recipe, outputs, store)
     integrity: dict[str, Any] = {
         "trustLevel": "self-attested",
         "code": {"runner": "alloy-ledger", "version": _version()},
@@ -87,7 +89,7 @@ def _results(
         "completedAt": max(finished.values(), default=""),
         "actions": [str(key) for key in finished],
         "artifacts": artifacts,
-        "benchmarks": _benchmarks(outputs, log),
+        "benchmarks": _benchmarks(outputs, log, policy),
         "integrity": integrity,
     }
     if report is not None:
@@ -95,8 +97,8 @@ def _results(
     return results
 
 
-def _benchmarks(outputs: Mapping[str, Mapping[str, Digest]], log: Log) -> list[dict[str, Any]]:
-    """Every evaluation that the ledger states of an output of this run, in the order of the outputs."""
+def _benchmarks(outputs: Mapping[str, Mapping[str, Digest]], log: Log, policy: Policy) -> list[dict[str, Any]]:
+    """Every evaluation of an output of this run that counts, in the order of the outputs."""
     rows: list[dict[str, Any]] = []
     seen: set[Digest] = set()
     for named in outputs.values():
@@ -104,25 +106,29 @@ def _benchmarks(outputs: Mapping[str, Mapping[str, Digest]], log: Log) -> list[d
             if digest in seen:
                 continue
             seen.add(digest)
-            for entry in log.by_subject(digest):
-                if entry.statement.predicate_type == predicates.EVALUATION:
-                    rows.append({"subject": name, "digest": str(digest), "entry": entry.number, **entry.statement.predicate})
+            for one in lookup.sift(log.by_subject(digest), policy)[0]:
+                if one.statement.predicate_type == predicates.EVALUATION:
+                    rows.append({"subject": name, "digest": str(digest), "entry": one.entry.number, **one.statement.predicate})
     return rows
 
 
-def _weight_files(outputs: Mapping[str, Mapping[str, Digest]], store: LocalCas) -> list[tuple[str, Digest, int]]:
-    """The weight files of the last model and of every GGUF that the recipe made."""
-    files: dict[str, tuple[Digest, int]] = {}
-    models = [digest for named in outputs.values() for name, digest in named.items() if name == "model"]
-    if models and store.has(models[-1]):
-        for item in tree.load(store, models[-1]).entries:
-            if item.path.endswith(WEIGHTS):
-                files[item.path] = (item.digest, item.size)
-    for named in outputs.values():
-        for name, digest in named.items():
-            if name.startswith("gguf-") and store.has(digest):
-                files[f"{name[5:]}.gguf"] = (digest, store.size(digest))
-    return [(name, digest, size) for name, (digest, size) in sorted(files.items())]
+def weight_files(recipe: str, outputs: Mapping[str, Mapping[str, Digest]], store: Cas) -> list[tuple[str, Digest, int]]:
+    """(path, digest, size in bytes) of the weight files that a run made, each where `ledger export` puts it; sorted by path."""
+    files: list[tuple[str, Digest, int]] = []
+    for name, digest in deliverables(recipe, flat(outputs)).items():
+        if not store.has(digest):
+            continue
+        if name.endswith(WEIGHTS):
+            files.append((name, digest, store.size(digest)))
+        elif tree.is_tree(store, digest):
+            inside = tree.load(store, digest).entries
+            files += [(f"{name}/{item.path}", item.digest, item.size) for item in inside if item.path.endswith(WEIGHTS)]
+    return sorted(files)
+
+
+def flat(outputs: Mapping[str, Mapping[str, Digest]]) -> Iterator[tuple[str, str, Digest]]:
+    """(stage, output name, digest) of everything that a run made, in order."""
+    return ((stage, name, digest) for stage, named in outputs.items() for name, digest in named.items())
 
 
 def _size(store: LocalCas, digest: Digest) -> int:

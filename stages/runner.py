@@ -151,7 +151,7 @@ class Runner:
                 facts["outputs"] = {group: {name: str(digest) for name, digest in named.items()} for group, named in outputs.items()}
                 finished = {key: work.finished[key] for key in work.resolution.actions}
                 alloy, attestations, report = results.write(
-                    recipe, plan, outputs, finished, store=self._store, log=self._log, out=self._options.out
+                    recipe, plan, outputs, finished, store=self._store, log=self._log, policy=self._policy, out=self._options.out
                 )
                 facts |= {"total": work.resolution.leaves(), "found": len(work.found), "done": len(work.done)}
                 state = "done"
