@@ -131,25 +131,10 @@ def latest_run(folder: Path, recipe: str) -> Run | None:
 
 
 def deliverables(run: Run) -> dict[str, Digest]:
-    """What a run made that others load: file or folder name -> digest. The last model of each variant, and every GGUF."""
-    found: dict[str, Digest] = {}
-    for group, named in run.outputs.items():
-        variant = group.partition("[")[2].removesuffix("]")
-        for name, digest in named.items():
-            if name == "model" and not group.startswith("import-model"):
-                found[file_name(f"model-{variant}" if variant else "model")] = digest
-            elif name.startswith("gguf-"):
-                found[file_name("-".join(filter(None, (run.recipe, variant, name[5:]))) + ".gguf")] = digest
-    return dict(sorted(found.items()))
+    """What a run made that others load: file or folder name -> digest, as the run's alloy names it too."""
+    from ledger import alloy
 
-
-def file_name(text: str) -> str:
-    """A name of one file, from text that a recipe or a foreign ledger chose: nothing that is a path stays one.
-
-    >>> file_name("tiny-Q4_K_M.gguf"), file_name("model-corpus=a/b.txt"), file_name("../../.bashrc"), file_name("model-../x")
-    ('tiny-Q4_K_M.gguf', 'model-corpus=a_b.txt', '_.._.bashrc', 'model-.._x')
-    """
-    return re.sub(r"[^\w.=+,@-]", "_", text).lstrip(".") or "_"
+    return alloy.deliverables(run.recipe, ((stage, name, digest) for stage, named in run.outputs.items() for name, digest in named.items()))
 
 
 # --- pins and outputs ----------------------------------------------------------------------------------------------------------
@@ -218,4 +203,6 @@ def _output(run: Run, wanted: str) -> tuple[Digest, str]:
 
 
 def _called(run: Run, full: str) -> str:
+    from ledger.alloy import file_name
+
     return file_name(f"{run.recipe}-{full.rpartition('.')[2].removeprefix('gguf-')}")
