@@ -9,10 +9,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo dev test slow lint bench clean
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[models,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[models,dev]"
 	touch $@
 
 dev: $(VENV)/installed
