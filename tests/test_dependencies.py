@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_dependency_is_pinned_within_its_bounds() -> None:
-    """Each has one exact version in constraints.txt, which pyproject.toml allows; only torch has none, so that any build of it can be taken."""
+    """Each has one exact version, which pyproject.toml allows; torch alone has none, so that any build of it can be taken."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [Requirement(text) for text in sum(project["optional-dependencies"].values(), project["dependencies"])]
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
