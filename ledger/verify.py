@@ -16,14 +16,17 @@ from ledger.audit import audit, audit_folder
 from ledger.examine import Hasher, examine_target
 from ledger.log import Log, Memory
 from ledger.policy import Policy
-from ledger.published import attestations_of, examine_alloy, published
+from ledger.published import attestations_of, examine_alloy, examine_file, published
 from ledger.report import Report, Row, Status
 from store.digest import Digest
 
 if TYPE_CHECKING:
     from store.cas import Cas
 
-__all__ = ["Report", "Row", "Status", "attestations_of", "published", "verify_alloy", "verify_artifact", "verify_ledger", "verify_log"]
+__all__ = [
+    "Report", "Row", "Status", "attestations_of", "published", "verify_alloy", "verify_artifact", "verify_beside", "verify_ledger",
+    "verify_log",
+]  # fmt: skip
 
 
 def verify_log(log: Log, policy: Policy, *, full: bool = False) -> Report:
@@ -54,3 +57,8 @@ def verify_artifact(
 def verify_alloy(path: Path, policy: Policy) -> Report:
     """Check an alloy, or a folder that holds one, offline, by the attestations that lie beside it. See `ledger.published`."""
     return examine_alloy(path, policy)
+
+
+def verify_beside(path: Path, digest: Digest, policy: Policy) -> Report | None:
+    """What the attestations beside a file with that digest prove about it alone, offline; None when they do not name it."""
+    return examine_file(path, digest, policy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ledger import bundle, statement
+from ledger import bundle, predicates, statement
+from ledger.alloy import recipe_hash
 from ledger.bundle import Bundle, Receipt
 from ledger.entries import UNPLACED
 from ledger.errors import EnvelopeError, ProofError
@@ -21,8 +23,8 @@ from ledger.policy import Policy
 from ledger.predicates import EVALUATION
 from ledger.report import Report
 from ledger.testing import UnsafeSigner, append_runs, run_payload, unsafe_log, unsafe_policy
-from ledger.verify import attestations_of, published, verify_alloy, verify_artifact
-from store import canonical, tree
+from ledger.verify import attestations_of, published, verify_alloy, verify_artifact, verify_beside
+from store import canonical, files, tree
 from store.actions import Action
 from store.digest import Digest
 from store.memory import MemoryCas
@@ -99,7 +101,7 @@ def world(tmp_path: Path) -> World:
     lines, receipt = bundle.export(log, [pruned, gguf, report], store=store)
     artifacts = [
         {"stage": "prune", "output": "model", "digest": str(pruned)},
-        {"stage": "quant", "output": "gguf-Q4_K_M", "digest": str(gguf)},
+        {"stage": "quant", "output": "gguf-Q4_K_M", "digest": str(gguf), "sizeBytes": 10},
         {"stage": "compare", "output": "report", "digest": str(report)},
     ]
     results = {
@@ -255,7 +257,7 @@ def test_alloy_verifies_offline(world: World) -> None:
     assert "the comparison in tiny.alloy.json is the attested report" in proven
     assert "5 of 5 statements are entries of log ledger/test (6 entries, checkpoint signed by alice)" in proven
     assert "README.md: named by no attestation" in texts(report, "unchecked")
-    assert "1 of 3 results are not in this folder" in texts(report, "unchecked")
+    assert "1 of 3 results were not found here" in texts(report, "unchecked")
     assert published(world.out) == published(world.alloy) == [world.alloy]
 
 
@@ -388,11 +390,115 @@ def test_alloy_without_a_receipt_or_attestations(world: World) -> None:
     assert "an alloy is a JSON object" in texts(verify_alloy(world.out, POLICY), "failed")
 
 
-def test_hidden_folders_are_listed(world: World) -> None:
-    """What is not looked into is said."""
-    (world.out / ".git").mkdir()
-    (world.out / ".git/x").write_bytes(b"x")
-    assert ".git: not looked into" in texts(verify_alloy(world.out, POLICY), "unchecked")
+def test_alloy_in_a_working_folder(world: World) -> None:
+    """An alloy file alone is verified wherever it lies: what else lies there is not judged, and links and dot-folders are not followed."""
+    out = world.out
+    (out / ".venv/lib").mkdir(parents=True)
+    (out / ".venv/python3").symlink_to("/usr/bin/env")
+    (out / ".venv/lib/weights.pt").write_bytes(b"GGUF bytes")
+    (out / "dangling").symlink_to("nowhere")
+    (out / "round").symlink_to("round")
+    (out / "other").mkdir()
+    (out / "other/other.gguf").write_bytes(b"of another recipe")
+    (out / "other/model.safetensors").write_bytes(b"14 other bytes")
+    (out / "model/modeling.py").write_bytes(b"import os")
+    os.mkfifo(out / "pipe.safetensors")
+    (out / "barred").mkdir(mode=0)
+    report = verify_alloy(world.alloy, POLICY)
+    assert report.exit_code == 0, report
+    proven, unchecked = texts(report, "proven"), texts(report, "unchecked")
+    assert "model/ (all 2 files, 16 bytes) came out of expert-prune" in proven
+    assert "tiny-Q4_K_M.gguf, 10 bytes, came out of quantize" in proven
+    assert "other/model.safetensors: as large as a file that is attested, with other bytes; not judged here" in unchecked
+    assert ".venv" not in proven + unchecked
+    assert "other.gguf" not in proven + unchecked
+
+
+def test_only_files_of_an_attested_size_are_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside an alloy file gigabytes may lie: what has no size that the attestations name is not opened."""
+    for size in range(40):
+        (world.out / f"{size}.bin").write_bytes(b"x" * size)
+    opened: list[str] = []
+    hash_file = files.hash_file
+
+    def watched(path: Path) -> tuple[Digest, int]:
+        opened.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setattr(files, "hash_file", watched)
+    assert verify_alloy(world.alloy, POLICY).exit_code == 0
+    sizes = {len(b"{}"), len(b"pruned weights"), len(b"all the weights"), len(b"GGUF bytes")}
+    assert {name for name in opened if name.endswith(".bin")} == {f"{size}.bin" for size in sizes}
+
+
+def test_alloys_of_one_folder_are_judged_together(world: World) -> None:
+    """A file needs one alloy that names it, not all; one that none names fails once."""
+    other = Action("quantize", 1, {"tier": "Q8_0"}, {"model": world.pruned})
+    gguf = world.store.put(b"GGUF of the other alloy")
+    append_runs(world.log, [(other, {"gguf": gguf})])
+    lines, receipt = bundle.export(world.log, [gguf], store=world.store)
+    results = {"artifacts": [{"stage": "quant", "output": "gguf-Q8_0", "digest": str(gguf), "sizeBytes": 23}]}
+    (world.out / "more.attestations.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    (world.out / "more.alloy.json").write_text(json.dumps({"name": "more", "results": results, "receipt": {"ledger": receipt}}))
+    (world.out / "more-Q8_0.gguf").write_bytes(b"GGUF of the other alloy")
+    report = verify_alloy(world.out, POLICY)
+    assert report.exit_code == 0, report
+    assert "more-Q8_0.gguf, 23 bytes, came out of quantize (tier Q8_0)" in texts(report, "proven")
+    (world.out / "evil.gguf").write_bytes(b"evil")
+    assert texts(verify_alloy(world.out, POLICY), "failed").count("evil.gguf, 4 bytes, is named by no trusted statement") == 1
+
+
+def test_file_beside_an_alloy_is_judged_alone(world: World) -> None:
+    """What the attestations say of one file does not depend on what else lies there; what they do not name, they do not prove."""
+    (world.out / "evil.gguf").write_bytes(b"evil")
+    (world.out / "model/model.safetensors").write_bytes(b"poisoned")
+    report = verify_beside(world.out / "tiny-Q4_K_M.gguf", world.gguf, POLICY)
+    assert report is not None
+    assert report.exit_code == 0, report
+    assert "tiny-Q4_K_M.gguf, these 10 bytes, came out of quantize" in texts(report, "proven")
+    (world.out / "shard.safetensors").write_bytes(b"pruned weights")
+    shard = verify_beside(world.out / "shard.safetensors", Digest.of(b"pruned weights"), POLICY)
+    assert shard is not None
+    assert "are the file model.safetensors of the folder" in texts(shard, "proven")
+    assert verify_beside(world.out / "evil.gguf", Digest.of(b"evil"), POLICY) is None
+    assert verify_beside(world.out / "corpus/text.txt", world.corpus, POLICY) is None
+
+
+@pytest.mark.parametrize("name", [".git", ".venv", ".cache/huggingface", "model/.ipynb_checkpoints"])
+def test_dot_folders_of_a_published_folder_are_named(world: World, name: str) -> None:
+    """No dot-folder is judged, at any depth, links out of it included; each is named."""
+    (world.out / name).mkdir(parents=True)
+    (world.out / name / "weights.pt").write_bytes(b"x")
+    (world.out / name / "python3").symlink_to("/usr/bin/env")
+    report = verify_alloy(world.out, POLICY)
+    assert report.exit_code == 0, report
+    assert f"{name.removesuffix('/huggingface')}: not looked into" in texts(report, "unchecked")
+
+
+def test_recipe_hash_is_computed_again(world: World) -> None:
+    """The hash of the recipe must be that of the recipe and the materials that stand there; what no run took is listed."""
+    recipe = {"name": "tiny", "version": "1.0.0", "stages": [{"type": "train", "learningRate": 0.001}]}
+    materials = {"corpus.txt": str(world.corpus), "unused.txt": str(Digest.of(b"unused"))}
+    world.edit(lambda value: value.update(recipe, materials=materials, recipeHash=str(recipe_hash(recipe, materials))))
+    report = verify_alloy(world.alloy, POLICY)
+    assert report.exit_code == 0, report
+    assert "recipeHash is that of the recipe as it stands there" in texts(report, "unchecked")
+    assert "unused.txt: named by the recipe, and taken by no trusted run" in texts(report, "unchecked")
+    world.edit(lambda value: value["stages"][0].update(learningRate=0.002))
+    assert "its recipe and materials give" in texts(verify_alloy(world.alloy, POLICY), "failed")
+    world.edit(lambda value: value.update(materials=7))
+    assert "its recipeHash cannot be computed" in texts(verify_alloy(world.alloy, POLICY), "failed")
+
+
+def test_actions_are_attested_runs(world: World) -> None:
+    """Each action that the alloy lists must have its trusted run among the attestations."""
+    keys = [str(predicates.action_of(entry.statement).key) for entry in world.log.entries(1, 4)]
+    world.edit(lambda value: value["results"].update(actions=keys))
+    proven = texts(verify_alloy(world.alloy, POLICY), "proven")
+    assert "a trusted run is attested of each of the 3 actions that tiny.alloy.json lists, and 1 more runs are attested" in proven
+    for lie in ([*keys, str(Digest.of(b"never run"))], [*keys, 7], {"a": 1}):
+        world.edit(lambda value, lie=lie: value["results"].update(actions=lie))  # type: ignore[misc]
+        assert verify_alloy(world.alloy, POLICY).exit_code == 3, lie
 
 
 def test_unproven_places_are_not_taken_on_trust(world: World) -> None:
