@@ -278,27 +278,27 @@ class _Alloy:
                 if one.entries and all(here.get(file.path) == file for file in one.entries):
                     settled.add(where)
                     covered |= {where + file.path for file in one.entries}
-                    self._matched(digest, f"{where or './'} (all {len(one.entries)} files, {one.size:,} bytes)")
+                    self._matched(digest, where or "./", f"{where or './'} (all {len(one.entries)} files, {one.size:,} bytes)")
             if whole and where not in settled and (unlisted := Tree.of(here.values())).digest in named:
                 settled.add(where)
                 covered |= {where + path for path in here}
-                self._matched(unlisted.digest, f"{where or './'} (all {len(here)} files, {unlisted.size:,} bytes)")
+                self._matched(unlisted.digest, where or "./", f"{where or './'} (all {len(here)} files, {unlisted.size:,} bytes)")
         for file in present:
             if file.digest in named and (file.path not in covered or file.digest in self._artifacts):
                 if file.path not in covered and file.digest in pieces and file.digest not in self._artifacts:
                     continue  # a shard of a model is nothing without the rest of it
-                self._matched(file.digest, f"{file.path}, {file.size:,} bytes,")
+                self._matched(file.digest, file.path, f"{file.path}, {file.size:,} bytes,")
                 covered.add(file.path)
         self._here = [file for file in present if file.path in covered]
         return covered, settled
 
-    def _matched(self, digest: Digest, what: str) -> None:
+    def _matched(self, digest: Digest, path: str, what: str) -> None:
         if digest in self._subjects:
             self._artifacts[digest] = what
             self._present_here.add(digest)
         else:
-            self._examination.names[digest] = what.rstrip(",").partition(",")[0]
-            self._inputs_here.append(what.rstrip(",").partition(",")[0])
+            self._examination.names[digest] = path
+            self._inputs_here.append(path)
 
     def about(self, digest: Digest, what: str) -> list[Row] | None:
         """The findings about one file, whatever the alloy's results are; None when no trusted statement is about it."""
