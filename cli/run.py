@@ -15,7 +15,7 @@ from cli.compare import lines
 from cli.errors import NoLedgerError
 from cli.options import PATH, common
 from cli.output import Output, count, duration, many, place, table
-from cli.workspace import Workspace, create, find, new_passphrase
+from cli.workspace import Workspace, create, find, new_passphrase, refuse_foreign
 
 if TYPE_CHECKING:
     from ledger.keys import Signer
@@ -67,6 +67,7 @@ def run(
         made = create(ledger, key=key, passphrase=lambda: new_passphrase(ask=False))
         folder, signer = made.folder, made.signer
         output.aside(f"no ledger here yet: {made.sentence}")
+    refuse_foreign(folder, ledger)
     workspace = Workspace(folder)
     tools = {"llama-cpp": str(llama_cpp.absolute())} if llama_cpp is not None else {}
     options = RunOptions(jobs or max(1, _cores() // threads), threads=threads, tools=tools, environment=environment, out=out)

@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from cli.errors import UsageError
 from cli.names import find_object
 from cli.options import PATH, common
 from cli.output import Output, Style, clean, many, place
-from cli.workspace import POLICY, Workspace, find, open_here
+from cli.workspace import POLICY, Workspace, find, open_here, refuse_foreign
 
 if TYPE_CHECKING:
     from ledger.policy import Policy
@@ -51,8 +52,7 @@ def verify(target: str | None, policy: Path | None, full: bool, ledger: Path | N
     workspace = Workspace(folder) if folder is not None else None
     if workspace is None and target is None:
         workspace = open_here(ledger)  # says that there is none
-    named = ledger is not None or bool(os.environ.get("LEDGER_DIR"))
-    trusted = _policy(policy, workspace, target, named=named)
+    trusted = _policy(policy, workspace, target, ledger)
     report = _report(target, trusted, workspace, full=full)
     if policy is None and workspace is not None:
         report = replace(report, rows=(*report.rows, *_whose(workspace)))
@@ -75,18 +75,23 @@ def shipped_policy() -> Policy:
     return Policy(keys, tuple(rule for policy in several for rule in policy.rules), source="the keys that come with ledger")
 
 
-def _policy(file: Path | None, workspace: Workspace | None, target: str | None, *, named: bool) -> Policy:
+def _policy(file: Path | None, workspace: Workspace | None, target: str | None, ledger: Path | None) -> Policy:
     from ledger.policy import Policy
 
     if file is not None:
         return Policy.load(file)
     if workspace is None:
         return shipped_policy()
+    named = ledger is not None or bool(os.environ.get("LEDGER_DIR"))
     if target is not None and not named and workspace.folder.resolve().is_relative_to(Path(target).resolve()):
         raise UsageError(
             f"the policy {place(workspace.folder / POLICY)} lies inside {target}, so whoever made {target} may have written it; "
             "say whom you trust: --policy FILE"
         )
+    try:
+        refuse_foreign(workspace.folder, ledger)
+    except UsageError as error:
+        raise UsageError(f"{error}; if not, say whom you trust: --policy FILE") from error
     return workspace.policy
 
 
@@ -110,7 +115,7 @@ def _report(target: str | None, policy: Policy, workspace: Workspace | None, *, 
         return check.verify_ledger(workspace.folder, policy, full=full)
     path = Path(target)
     if path.exists():
-        return _path(path, policy, workspace, full=full)
+        return _path(path, policy, workspace)
     if workspace is None:
         raise UsageError(f"{target} is not there, and without a ledger here only files and folders can be verified")
     digest, _ = find_object(workspace, target)
@@ -118,16 +123,22 @@ def _report(target: str | None, policy: Policy, workspace: Workspace | None, *, 
     return replace(report, rows=(*report.rows, *_stored(workspace, digest, full=full)))
 
 
-def _path(path: Path, policy: Policy, workspace: Workspace | None, *, full: bool) -> Report:
+def _path(path: Path, policy: Policy, workspace: Workspace | None) -> Report:
     """A file or a folder: by the attestations that travel with it where they name it, else by the ledger here."""
     from ledger import verify as check
+    from store import files
 
     if check.published(path):
         return check.verify_alloy(path, policy)
+
+    @cache
+    def hashed(file: Path) -> Digest:  # here and now: what was hashed before is known from the ledger's own folder, where others may write
+        return files.hash_file(file)[0]
+
     beside = check.published(path.parent) if path.is_file() else []
-    if beside and (workspace is None or not workspace.log.by_subject(_hash(path, workspace))):
+    if beside and (workspace is None or not workspace.log.by_subject(hashed(path))):
         # A folder may hold a stranger's file among attested ones, so its verdict is not the file's.
-        named = [alloy for alloy in beside if _hash(path, workspace) in _attested(alloy, policy)]
+        named = [alloy for alloy in beside if hashed(path) in _attested(alloy, policy)]
         if named:
             return replace(check.verify_alloy(named[0], policy), target=str(path))
         if workspace is None:
@@ -137,37 +148,19 @@ def _path(path: Path, policy: Policy, workspace: Workspace | None, *, full: bool
             return check.Report(str(path), (check.Row("failed", text, "take it from where it was published"),))
     if workspace is None:
         raise UsageError(f"nothing says what {path} is: no ledger is here, and no .alloy.json with its .attestations.jsonl beside it")
-    hasher = None if full else workspace.store.stats.digest_of
-    return check.verify_artifact(path, workspace.log, policy, store=workspace.store, digest_of=hasher)
-
-
-def _hash(path: Path, workspace: Workspace | None) -> Digest:
-    from store import files
-
-    if workspace is not None:
-        return workspace.store.stats.digest_of(path)
-    descriptor = files.open_regular(path)
-    try:
-        return files.hash_fd(descriptor)
-    finally:
-        os.close(descriptor)
+    return check.verify_artifact(path, workspace.log, policy, store=workspace.store, digest_of=hashed)
 
 
 def _attested(alloy: Path, policy: Policy) -> set[Digest]:
     """What trusted statements beside an alloy are about, and the files of the trees among it."""
     from ledger import lookup
-    from ledger.bundle import Bundle, Receipt
     from ledger.errors import VerificationError
-    from ledger.verify import attestations_of
-    from store import canonical
-    from store.errors import CanonicalError
+    from ledger.published import read
+    from store.errors import StoreError
 
     try:
-        value = canonical.loads(alloy.read_bytes())
-        receipt = value.get("receipt") if isinstance(value, dict) else None
-        inner = receipt.get("ledger") if isinstance(receipt, dict) else None
-        bundle = Bundle(attestations_of(alloy).read_bytes(), Receipt.parse(inner) if inner is not None else None, policy)
-    except (CanonicalError, VerificationError):
+        _, bundle = read(alloy, policy)
+    except (VerificationError, StoreError):
         return set()
     subjects = {digest for one in lookup.sift(bundle.entries, policy)[0] for digest in one.statement.subjects.values()}
     files = {file.digest for digest, one in bundle.receipt.trees.items() if digest in subjects for file in one.entries}

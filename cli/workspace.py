@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +52,28 @@ def find(named: Path | None) -> Path | None:
 
 def _is_ledger(folder: Path) -> bool:
     return (folder / "log.git").exists()
+
+
+def refuse_foreign(folder: Path, named: Path | None) -> None:
+    """Refuse a ledger that merely lies here: its policy says whom it trusts, and whoever put it here wrote that.
+
+    One that was made on this machine is one's own, and so is, from now on, one that is named.
+
+    Raises:
+        UsageError: neither.
+    """
+    from ledger.errors import LogError
+    from ledger.log import Memory
+
+    memory = Memory.default()
+    if named is not None or os.environ.get("LEDGER_DIR"):
+        with suppress(LogError):  # then it is to be named again
+            memory.adopt(folder)
+    elif not memory.adopted(folder):
+        raise UsageError(
+            f"{place(folder)} was not made by you on this machine, so somebody else may have written whom it trusts. "
+            f"If it is yours, name it once: --ledger {place(folder)}"
+        )
 
 
 def open_here(named: Path | None) -> Workspace:

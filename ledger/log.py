@@ -58,7 +58,8 @@ class InclusionProof:
 class Memory:
     """The last accepted checkpoint of every log, kept outside the ledgers so that whoever rewrites one cannot rewrite this.
 
-    `checkpoints/<sha256 of the origin>` holds the signed note, `places/<sha256 of the folder>` the origin of the log in a folder.
+    `checkpoints/<sha256 of the origin>` holds the signed note, `places/<sha256 of the folder>` the origin of the log in a folder, and
+    `own/<sha256 of the folder>` says that this user made the ledger in it, or named it as his own: its policy is his.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -99,6 +100,15 @@ class Memory:
         if self.origin_at(place) != origin:
             self._write(self._place_file(place), origin.encode())
 
+    def adopt(self, place: Path) -> None:
+        """Remember that the ledger in a folder is this user's own."""
+        if not self.adopted(place):
+            self._write(self._own_file(place), os.fsencode(place.resolve()))
+
+    def adopted(self, place: Path) -> bool:
+        """Whether the ledger in a folder is this user's own."""
+        return self._read(self._own_file(place)) is not None
+
     def describe(self, place: Path, origin: str) -> str:
         """The files that hold what is remembered, for a person who replaced a ledger on purpose."""
         return f"{self._place_file(place)} and {self._checkpoint_file(origin)}"
@@ -108,6 +118,9 @@ class Memory:
 
     def _place_file(self, place: Path) -> Path:
         return self._folder / "places" / hashlib.sha256(os.fsencode(place.resolve())).hexdigest()
+
+    def _own_file(self, place: Path) -> Path:
+        return self._folder / "own" / hashlib.sha256(os.fsencode(place.resolve())).hexdigest()
 
     @staticmethod
     def _read(file: Path) -> bytes | None:
@@ -174,6 +187,7 @@ class Log:
         if (folder / REPOSITORY).exists():
             raise LogError(f"{folder / REPOSITORY} exists already")
         memory.settle(folder, name)
+        memory.adopt(folder)
         Repository.create(folder / REPOSITORY, name)
         return cls(folder, signer=signer, clock=clock, memory=memory)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cli.main import main
+from ledger.log import Memory
 
 RECIPE = """name: shouting
 version: 1.0.0
@@ -100,4 +101,5 @@ def done(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     """A machine on which the recipe was run; the test's own copy."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     settle(tmp_path, monkeypatch)
+    Memory.default().adopt(tmp_path / "work/.ledger")  # it was moved
     return Desk(tmp_path, capsys)

@@ -190,7 +190,7 @@ if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
 os.environ["XDG_STATE_HOME"] = sys.argv[2]
-print([main(command.split()) for command in ("status", "log", "verify", "pin", "pin shouting")])
+print([main(command.split()) for command in ("status", "log", "verify --policy .ledger/policy.yaml", "pin", "pin shouting")])
 """
 
 
