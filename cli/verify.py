@@ -137,34 +137,16 @@ def _path(path: Path, policy: Policy, workspace: Workspace | None) -> Report:
 
     beside = check.published(path.parent) if path.is_file() else []
     if beside and (workspace is None or not workspace.log.by_subject(hashed(path))):
-        # A folder may hold a stranger's file among attested ones, so its verdict is not the file's.
-        named = [alloy for alloy in beside if hashed(path) in _attested(alloy, policy)]
-        if named:
-            return replace(check.verify_alloy(named[0], policy), target=str(path))
+        report = check.verify_beside(path, hashed(path), policy)
+        if report is not None:
+            return report
         if workspace is None:
-            text = (
-                f"{path.name}, {path.stat().st_size:,} bytes, is named by no trusted statement of {', '.join(one.name for one in beside)}"
-            )
+            names = ", ".join(one.name for one in beside)
+            text = f"{path.name}, {path.stat().st_size:,} bytes, is named by no trusted statement of {names}"
             return check.Report(str(path), (check.Row("failed", text, "take it from where it was published"),))
     if workspace is None:
         raise UsageError(f"nothing says what {path} is: no ledger is here, and no .alloy.json with its .attestations.jsonl beside it")
     return check.verify_artifact(path, workspace.log, policy, store=workspace.store, digest_of=hashed)
-
-
-def _attested(alloy: Path, policy: Policy) -> set[Digest]:
-    """What trusted statements beside an alloy are about, and the files of the trees among it."""
-    from ledger import lookup
-    from ledger.errors import VerificationError
-    from ledger.published import read
-    from store.errors import StoreError
-
-    try:
-        _, bundle = read(alloy, policy)
-    except (VerificationError, StoreError):
-        return set()
-    subjects = {digest for one in lookup.sift(bundle.entries, policy)[0] for digest in one.statement.subjects.values()}
-    files = {file.digest for digest, one in bundle.receipt.trees.items() if digest in subjects for file in one.entries}
-    return subjects | files
 
 
 def _stored(workspace: Workspace, digest: Digest, *, full: bool) -> list[Row]:
@@ -192,7 +174,8 @@ def _stored(workspace: Workspace, digest: Digest, *, full: bool) -> list[Row]:
     if absent:
         rows.append(Row("unchecked", f"the bytes of {many(absent, 'object')}: not in the store", "run the recipe that makes them"))
     if len(objects) > absent and all(row.status != "failed" for row in rows):
-        rows.append(Row("proven", f"its bytes in the store ({many(len(objects) - absent, 'object')}) hash to their names"))
+        text = f"its bytes in the store ({many(len(objects) - absent, 'object')}) hash to their names"
+        rows.append(Row("proven", text, aside=True))
     return rows
 
 

@@ -65,6 +65,31 @@ def test_an_alloy_travels_without_its_ledger(done: Desk) -> None:
     assert (code, rows, verdict) == (3, ["failed"], "FAILED")
 
 
+def test_an_alloy_is_verified_right_after_its_run(done: Desk) -> None:
+    """In a working folder, with a virtual environment, weights of others and a ledger in it, the alloy of a run is true at once."""
+    (done.folder / ".venv").mkdir()
+    (done.folder / ".venv/python3").symlink_to("/usr/bin/env")
+    (done.folder / "data").mkdir()
+    (done.folder / "data/other.npz").write_bytes(b"of something else")
+    said = done.ok("verify", "shouting.alloy.json")
+    assert "other.npz" not in said.out
+    assert "recipeHash is that of the recipe as it stands there" in said.out
+    assert "a trusted run is attested of each of the" in said.out
+
+
+def test_a_file_beside_an_alloy_is_judged_alone(done: Desk) -> None:
+    """An attested file is verified without its ledger though a stranger's weights lie beside it, and they are not."""
+    done.ok("export", "shouting:acme-shout.text", "out.txt")
+    policy = done.root / "mine.yaml"
+    shutil.copy(done.ledger / "policy.yaml", policy)
+    shutil.rmtree(done.ledger)
+    (done.folder / "evil.gguf").write_bytes(b"GGUF")
+    assert statuses(done, "out.txt", "--policy", str(policy))[0] == 0
+    assert statuses(done, "shouting.alloy.json", "--policy", str(policy))[0] == 0
+    assert statuses(done, "evil.gguf", "--policy", str(policy))[0] == 3
+    assert statuses(done, ".", "--policy", str(policy))[0] == 3
+
+
 def test_nobody_is_trusted_by_default(done: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a ledger and a policy only the keys that come with the program count, and they vouch for nothing of a stranger."""
     shutil.rmtree(done.ledger)
