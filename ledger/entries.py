@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ledger import dsse
@@ -31,6 +31,17 @@ class Entry:
     checkpoint: bytes
     message: str = ""
     when: int = 0
+    accepted: dict[int, tuple[object, object]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `ledger.lookup.accept` found, by policy: neither an entry nor a policy ever changes, and a run asks several times."""
+
+    @cached_property
+    def signed(self) -> dsse.Envelope:
+        """The envelope, read. Nothing is verified here.
+
+        Raises:
+            EnvelopeError: it cannot be read.
+        """
+        return dsse.Envelope.parse(self.envelope)
 
     @cached_property
     def statement(self) -> Statement:
@@ -39,7 +50,7 @@ class Entry:
         Raises:
             EnvelopeError, StatementError: it says nothing that can be read.
         """
-        return Statement.parse(dsse.Envelope.parse(self.envelope).payload)
+        return Statement.parse(self.signed.payload)
 
     @cached_property
     def digest(self) -> Digest:

@@ -26,6 +26,7 @@ class _State:
     stage: Stage
     action: Action | None = None
     outputs: Mapping[str, Input] | None = None
+    known: dict[str, Digest] = field(default_factory=dict)
 
 
 @dataclass
@@ -146,15 +147,16 @@ class Resolution:
 
     def _act(self, identifier: str, state: _State) -> Digest | None:
         assert isinstance(state.stage, Leaf)
-        inputs: dict[str, Digest] = {}
         for name, source in state.node.inputs.items():
+            if name in state.known:
+                continue  # a merge of many is asked again for each of them
             digest = self.resolve(source)
             if digest is None:
                 self._block(identifier, source)
                 return None
-            inputs[name] = digest
-        check_names(f"inputs of {identifier}", inputs, state.stage.inputs)
-        state.action = Action(state.stage.name, state.stage.version, spec_to_json(state.node.spec), inputs)
+            state.known[name] = digest
+        check_names(f"inputs of {identifier}", state.known, state.stage.inputs)
+        state.action = Action(state.stage.name, state.stage.version, spec_to_json(state.node.spec), state.known)
         key = state.action.key
         self.actions.setdefault(key, state.action)
         self.users.setdefault(key, []).append(identifier)
