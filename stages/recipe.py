@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import RecipeError
+from store import files
+from store.errors import NotFoundError, StoreError
 
 TOP = (
     "name", "version", "source", "stages",
@@ -38,7 +41,11 @@ SOURCE = (
     "numActivatedExperts", "numExpertsPerLayer", "numLayers", "numSharedExperts", "totalParamsB",
 )  # fmt: skip
 
+MAX_RECIPE_BYTES, MAX_VALUES, MAX_VARIANTS = 2**20, 100_000, 10_000
+"""A recipe is a person's file. What aliases repeat counts as often as it is repeated."""
+
 _OWN = ("type", "id", "inputs", "matrix")
+_MAX_DEPTH = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _VERSION = re.compile(r"\d+\.\d+\.\d+\Z")
 
@@ -94,9 +101,11 @@ def load(path: Path) -> Recipe:
         RecipeError: it cannot be read, or says something impossible; the message names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
+        text = files.read_small(path, MAX_RECIPE_BYTES).decode("utf-8")
+    except NotFoundError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: there is no such file") from error
+    except StoreError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: the recipe is not UTF-8: {error}") from error
     try:
@@ -196,6 +205,8 @@ def _variants(stages: tuple[StageEntry, ...], matrices: list[tuple[int, Mapping[
     axes = [(number, key, values) for number, matrix in matrices for key, values in matrix.items()]
     if not axes:
         return {"": stages}
+    if (count := math.prod(len(values) for _, _, values in axes)) > MAX_VARIANTS:
+        raise RecipeError(f"the matrices make {count:,} variants; at most {MAX_VARIANTS:,} are run at once")
     variants: dict[str, tuple[StageEntry, ...]] = {}
     for combination in itertools.product(*(values for _, _, values in axes)):
         chosen = list(stages)
@@ -217,6 +228,8 @@ def _read(text: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
         builder = yaml.constructor.SafeConstructor()
 
         def build(node: Any, path: tuple[Any, ...]) -> Any:
+            if len(path) > _MAX_DEPTH or len(lines) > MAX_VALUES:
+                raise RecipeError(f"line {node.start_mark.line + 1}: more than {MAX_VALUES:,} values, or nested without end")
             lines.setdefault(path, node.start_mark.line + 1)
             if isinstance(node, yaml.MappingNode):
                 result: dict[str, Any] = {}
@@ -231,7 +244,10 @@ def _read(text: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
                 return result
             if isinstance(node, yaml.SequenceNode):
                 return [build(item, (*path, number)) for number, item in enumerate(node.value)]
-            value = builder.construct_object(node)
+            try:
+                value = builder.construct_object(node)
+            except ValueError as error:
+                raise RecipeError(f"line {node.start_mark.line + 1}: not a value: {error}") from error
             return value if value is None or isinstance(value, (bool, int, float, str)) else str(node.value)
 
         return (None if root is None else build(root, ())), lines
