@@ -25,8 +25,11 @@ Style = Literal["red", "green", "yellow", "dim", "bold"]
 
 _CODES: Mapping[Style, str] = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 _OURS = re.compile(r"(\x1b\[(?:0|1|2|31|32|33)m)")
-# C0, DEL, C1, line and paragraph separators, and the bidirectional controls that can make a line read backwards.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# C0, DEL, C1, line and paragraph separators; what makes a line read backwards; what is there and not seen, so that two names look alike.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+    "\xad\u115f\u1160\u180e\u200b-\u200d\u2060-\u2064\u3164\ufeff\uffa0\U000e0000-\U000e007f]"
+)
 
 
 def clean(text: object) -> str:
@@ -93,8 +96,9 @@ class Output:
 
 
 def dumps(value: Any) -> str:
-    """JSON on one line: dataclasses as objects, digests whole, paths as text, times in ISO 8601."""
-    return json.dumps(value, default=_plain, ensure_ascii=False, separators=(", ", ": "))
+    """JSON on one line: dataclasses as objects, digests whole, paths as text, times in ISO 8601; safe for a terminal like `clean`."""
+    text = json.dumps(value, default=_plain, ensure_ascii=False, separators=(", ", ": "))
+    return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _plain(value: Any) -> Any:
