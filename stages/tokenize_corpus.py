@@ -47,7 +47,7 @@ def run(spec: TokenizeCorpus, inputs: Mapping[str, Digest], context: Context) ->
     import numpy as np
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(context.folder(inputs["tokenizer"]))
+    tokenizer = AutoTokenizer.from_pretrained(context.folder(inputs["tokenizer"]), local_files_only=True, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {inputs['tokenizer'].short} has no eos_token, which must end each document")
     width = "u16" if len(tokenizer) <= 1 << 16 else "u32"

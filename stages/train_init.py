@@ -38,7 +38,7 @@ def run(spec: TrainInit, inputs: Mapping[str, Digest], context: Context) -> Outc
 
     from stages.train_state import StateHead, write_state
 
-    tokenizer = AutoTokenizer.from_pretrained(context.folder(inputs["tokenizer"]))
+    tokenizer = AutoTokenizer.from_pretrained(context.folder(inputs["tokenizer"]), local_files_only=True, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {inputs['tokenizer'].short} has no eos_token; the model must know where a text ends")
     config: dict[str, Any] = asdict(spec.architecture)

@@ -78,7 +78,7 @@ def run(spec: Unigram, inputs: Mapping[str, Digest], context: Context) -> Outcom
 
     from stages.train_data import load_tokens
 
-    tokenizer = AutoTokenizer.from_pretrained(context.folder(inputs["tokenizer"]))
+    tokenizer = AutoTokenizer.from_pretrained(context.folder(inputs["tokenizer"]), local_files_only=True, trust_remote_code=False)
     text = context.store.read(inputs["text"]).decode("utf-8")
     ids = np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int64)
     heldout = scored(ids, spec.n_ctx)
