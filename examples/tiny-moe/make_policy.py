@@ -25,7 +25,8 @@ def main(name: str, key: str) -> None:
         dsse.verify(envelope, [PublicKey.parse(key)])
         digests |= {str(digest) for digest in Statement.parse(envelope.payload).subjects.values()}
     print(
-        "# The key that signed examples/tiny-moe, trusted for what was made there and for nothing else. Written by make_policy.py of that folder."
+        "# The key that signed examples/tiny-moe, trusted for what was made there and for nothing else. "
+        "Written by make_policy.py of that folder."
     )
     print(f'version: 1\nkeys:\n  {name}: "{key}"\nrules:\n  - keys: [{name}]\n    artifacts:')
     print("\n".join(f"      - {digest}" for digest in sorted(digests)))
