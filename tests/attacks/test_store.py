@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from store import fsck, tree
+from store import files, fsck, tree
 from store.cas import Range
 from store.digest import Digest
-from store.errors import CorruptError
+from store.errors import CorruptError, NotFoundError, UnstableError
 from store.local import LocalCas
+from store.statcache import StatCache
 from tests.cli.conftest import Desk
 
 
@@ -79,3 +80,23 @@ def test_run_whose_outputs_have_paths_for_names(done: Desk) -> None:
     assert made == ["model-_.._.._y", "trap-.._.._..-.._.._x.gguf", "trap-_tmp_z.gguf"]
     made_elsewhere = {path for path in done.root.rglob("*") if "trapped" not in path.parts} - before
     assert all(path.name.startswith("stat.sqlite") for path in made_elsewhere)
+
+
+def test_file_that_is_replaced_while_it_is_hashed(tmp_path: Path) -> None:
+    """The digest is of the file that lies there when the hashing ends, or there is none: written to, renamed over, or removed."""
+    target, other = tmp_path / "model.gguf", tmp_path / "other"
+
+    def written() -> None:
+        with target.open("r+b") as file:
+            file.write(b"evil")
+
+    def renamed() -> None:
+        other.write_bytes(b"e" * 3_000_000)
+        other.rename(target)
+
+    for change in (written, renamed, target.unlink):
+        target.write_bytes(b"x" * 3_000_000)
+        for hashed in (files.hash_file, StatCache(tmp_path / "stat.sqlite").digest_of):
+            with pytest.raises((UnstableError, NotFoundError)):
+                hashed(target, lambda _, change=change: change() if target.exists() else None)
+            target.write_bytes(b"x" * 3_000_000)
