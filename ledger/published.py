@@ -163,11 +163,30 @@ def _look_for(folder: Path, alloy: _Alloy) -> list[Row]:
             found.append(TreeEntry(path, digest, size))
         elif _is(path, WEIGHTS):
             strange.append(path)
-    alloy.match(found, whole=False)
+    covered, settled = alloy.match(found, whole=False)
+    rows += [_risk(path) for where in sorted(settled) for path in _beside(folder, where) if path not in covered]
     if strange:
         text = f"{_some(strange)}: as large as a file that is attested, with other bytes; not judged here"
         rows.append(Row("unchecked", text, "Name the file or its folder to `ledger verify`"))
     return rows
+
+
+def _beside(folder: Path, where: str) -> list[str]:
+    """What in a folder changes the model that is loaded from it, whatever it is: links too, which a loader follows."""
+    inside = where.removesuffix("/")
+    templates = f"{where}additional_chat_templates"
+    names = [where + item.name for item in os.scandir(folder / inside) if not item.is_dir()]
+    if (folder / templates).is_dir():
+        names += [f"{templates}/{item.name}" for item in os.scandir(folder / templates)]
+    loaded = {inside} if any(_is(name, WEIGHTS) and not _is(name, (".gguf",)) for name in names) else set[str]()
+    return sorted(
+        name for name in names if not _is(name, (ALLOY, ATTESTATIONS)) and (_is(name, WEIGHTS) or _changes(name, {inside}, loaded))
+    )
+
+
+def _risk(path: str) -> Row:
+    text = f"{path} is named by no trusted statement, and lies in a folder that is attested without it; a model may be loaded from it"
+    return Row("failed", text, "Take the folder from where it was published, or delete the file")
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, int]]:

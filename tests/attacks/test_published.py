@@ -53,6 +53,20 @@ def test_file_that_changes_what_is_loaded(world: World, name: str) -> None:
     assert f"{name}, 8 bytes, is named by no trusted statement" in texts(report, "failed") or name in texts(report, "failed")
 
 
+@pytest.mark.parametrize(
+    "name", ["model/chat_template.jinja", "model/adapter_model.safetensors", "model/additional_chat_templates/x.jinja"]
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_file_in_a_folder_that_an_alloy_file_is_shown_to_match(world: World, name: str, linked: bool) -> None:
+    """Who verifies the alloy file alone is not told that a folder is as attested when something else is loaded from it, by a link too."""
+    (world.out / name).parent.mkdir(exist_ok=True)
+    (world.folder / "elsewhere").write_bytes(b"smuggled")
+    (world.out / name).symlink_to(world.folder / "elsewhere") if linked else (world.out / name).write_bytes(b"smuggled")
+    report = verify_alloy(world.alloy, POLICY)
+    assert report.exit_code == 3
+    assert f"{name} is named by no trusted statement, and lies in a folder that is attested without it" in texts(report, "failed")
+
+
 @pytest.mark.parametrize("name", ["model/README.md", "model/LICENSE", "model/.gitattributes", "model/picture.PNG", "recipe.yaml"])
 def test_document_beside_the_weights_is_only_listed(world: World, name: str) -> None:
     """What no loader reads is listed, and fails nothing; nor does a stranger's file beside a GGUF, which is loaded alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,13 @@ def test_file_that_is_replaced_while_it_is_hashed(tmp_path: Path) -> None:
     """The digest is of the file that lies there when the hashing ends, or there is none: written to, renamed over, or removed."""
     target, other = tmp_path / "model.gguf", tmp_path / "other"
 
+    def during(change: Callable[[], object]) -> files.Tick:
+        def tick(_: int) -> None:
+            if target.exists():
+                change()
+
+        return tick
+
     def written() -> None:
         with target.open("r+b") as file:
             file.write(b"evil")
@@ -98,5 +106,5 @@ def test_file_that_is_replaced_while_it_is_hashed(tmp_path: Path) -> None:
         target.write_bytes(b"x" * 3_000_000)
         for hashed in (files.hash_file, StatCache(tmp_path / "stat.sqlite").digest_of):
             with pytest.raises((UnstableError, NotFoundError)):
-                hashed(target, lambda _, change=change: change() if target.exists() else None)
+                hashed(target, during(change))
             target.write_bytes(b"x" * 3_000_000)

@@ -401,7 +401,7 @@ def test_alloy_in_a_working_folder(world: World) -> None:
     (out / "other").mkdir()
     (out / "other/other.gguf").write_bytes(b"of another recipe")
     (out / "other/model.safetensors").write_bytes(b"14 other bytes")
-    (out / "model/modeling.py").write_bytes(b"import os")
+    (out / "other/modeling.py").write_bytes(b"import os")
     os.mkfifo(out / "pipe.safetensors")
     (out / "barred").mkdir(mode=0)
     report = verify_alloy(world.alloy, POLICY)
