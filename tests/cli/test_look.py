@@ -21,7 +21,8 @@ def test_status(done: Desk) -> None:
     assert "7 objects, " in lines[0]
     assert lines[1].startswith("last run: shouting, ")
     assert lines[1].endswith(" done (6 done)")
-    assert lines[2] == "trusts alice for everything (.ledger/policy.yaml)"
+    assert lines[2].startswith("trusts alice for everything")
+    assert lines[2].endswith("(.ledger/policy.yaml)")
     assert lines[3].startswith("next: ledger log")
     assert len(done.ok().out.splitlines()) == 4
     facts = done.ok("status", "--json").json
