@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cli.output import Output, clean, count, duration, many, size
+from cli.output import Output, clean, count, duration, many, short, size
 from stages.events import Event, Failed, Finished, Found, Planned, Progress, Started, Waiting, Warned
 
 if TYPE_CHECKING:
@@ -192,6 +192,9 @@ def plan_line(plan: Planned, *, me: str, recipe: str) -> str:
     else:
         told += [f"{count(number)} signed by {'you' if name == me else name}" for name, number in sorted(plan.found_by.items())]
     told += [f"{count(number)} of them from {name}" for name, number in sorted(plan.found_from.items()) if name != recipe]
+    if len(plan.environments) > 1:
+        kinds = ", ".join(f"{count(number)} in {short(digest)}" for digest, number in sorted(plan.environments.items()))
+        told.append(f"made in {len(plan.environments)} environments: {kinds}; --environment same takes your own alone")
     found = f"{count(plan.found)} found" + (f" ({', '.join(told)})" if plan.found and told else "")
     known = " so far" if plan.open else ""
     return clean(f"{many(plan.total, 'action')}{known}: {found}, {count(plan.total - plan.found)} to do")

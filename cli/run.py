@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--jobs", "-j", type=click.IntRange(min=1), metavar="N", help="Actions at once. Default: one a core.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, metavar="N", help="Threads of each action; part of its environment.")
 @click.option("--out", type=PATH, default=".", metavar="DIR", help="Where the alloy and the attestations go.")
-@click.option("--dry-run", "-n", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", "-n", is_flag=True, help="Say what would be done; run and sign nothing.")
 @click.option(
     "--environment",
     type=click.Choice(["any", "same"]),

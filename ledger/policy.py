@@ -3,7 +3,7 @@
 >>> policy = Policy.parse('''
 ... version: 1
 ... keys: {alice: "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}
-... rules: [{keys: [alice], stages: ["quant", "expert-*"]}]
+... rules: [{keys: [alice], stages: ["gguf-*", "prune-*"]}]
 ... ''')
 >>> policy.rules[0].threshold
 1

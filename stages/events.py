@@ -19,6 +19,7 @@ class Planned:
         groups: recipe-level stage -> actions of it known so far, in the recipe's order; whoever watches can tell when one is finished.
             An action that several stages ask for is counted for the first.
         open_groups: those of `groups` that are not wholly expanded yet.
+        environments: digest of an environment -> found results of E stages that were made in it.
     """
 
     total: int
@@ -28,6 +29,7 @@ class Planned:
     found_from: Mapping[str, int]
     groups: Mapping[str, int] = field(default_factory=dict)
     open_groups: tuple[str, ...] = ()
+    environments: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

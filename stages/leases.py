@@ -5,6 +5,7 @@ A lease is a file lock, so the kernel frees it when its holder dies; there is no
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.digest import Digest
+from store.errors import UnwritableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,14 @@ def shared_with_gc(folder: Path) -> Iterator[None]:
 @contextmanager
 def lock(path: Path, kind: int) -> Iterator[None]:
     """Hold a file lock (`fcntl.LOCK_SH`, `LOCK_EX`, with `LOCK_NB` to raise BlockingIOError instead of waiting)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC):
+            raise
+        text = f"{path.parent} cannot be written: {error.strerror}. Nothing was run; free space, or mount it writable"
+        raise UnwritableError(text) from error
     try:
         fcntl.flock(descriptor, kind)
         yield

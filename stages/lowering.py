@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import plugins
-from stages.errors import RecipeError, SpecError
+from stages.errors import PluginError, RecipeError, SpecError
 from stages.recipe import Recipe, StageEntry, known
 from stages.stage import Composite, Graph, Input, Leaf, Node, Ref, Stage, spec_from_json
 from store.digest import Digest
@@ -160,9 +160,10 @@ def camel(name: str) -> str:
 
 def _lower_stage(call: Call) -> Lowered:
     entry = call.entry
-    if entry.type not in plugins.names("stages"):
-        known([entry.type], plugins.names("stages"), "the list of stage types", lambda _: f"line {entry.line}: ")
-    stage: Stage = plugins.load("stages", entry.type)
+    try:
+        stage: Stage = plugins.load("stages", entry.type)
+    except PluginError as error:
+        raise RecipeError(f"line {entry.line}: {error}") from error
     if isinstance(stage, Composite) and stage.lower is not None:
         lowered = stage.lower(call)
         if not isinstance(lowered, Lowered):
@@ -244,13 +245,10 @@ def wire(call: Call, stage: Leaf | Composite, paths: Mapping[str, str]) -> dict[
             continue
         found = call.nearest(name)
         if found is None:
-            optional = name in getattr(stage, "optional", ())
-            if not optional:
-                raise RecipeError(
-                    f"line {entry.line}: {entry.type} needs {name}: no earlier stage gives one; "
-                    f"add the stage that does, or `inputs: {{{name}: <id>}}`, or a path as `{camel(name)}:`"
-                )
-            continue
+            raise RecipeError(
+                f"line {entry.line}: {entry.type} needs {name}: no earlier stage gives one; "
+                f"add the stage that does, or `inputs: {{{name}: <id>}}`, or a path as `{camel(name)}:`"
+            )
         inputs[name] = found
     return inputs
 

@@ -31,7 +31,7 @@ TOP = (
     "name", "version", "source", "stages",
     "acceptanceCriteria", "author", "calibrationCorpora", "cycles", "derivedFrom", "description", "domains", "forgedModelIds",
     "hardware", "license", "limitations", "methodologyPaperUrl", "outputs", "priorMetricBaselines", "receipt", "results", "search",
-    "sourceAlloyId", "tags", "target", "userSummary",
+    "sourceAlloyId", "tags", "target", "userSummary", "materials", "recipeHash",
 )  # fmt: skip
 """Keys of a recipe; those after `stages` describe it, or are written by a run."""
 

@@ -7,6 +7,7 @@ have is made again when something needs it, and must come out as recorded.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -291,11 +292,9 @@ class Work:
 
     def planned(self) -> events.Planned:
         """The plan as far as it is known."""
-        by: dict[str, int] = {}
-        where: dict[str, int] = {}
-        for hit in self.found.values():
-            for names, name in ((by, next(iter(hit.signers), "")), (where, _recipe_of(hit))):
-                names[name] = names.get(name, 0) + 1
+        by = Counter(next(iter(hit.signers), "") for hit in self.found.values())
+        where = Counter(_recipe_of(hit) for hit in self.found.values())
+        made_in = Counter(str(hit.environment_digest) for hit in self.found.values() if hit.environment_digest is not None)
         groups = dict.fromkeys(map(group, self.resolution.identifiers()), 0)
         for node in [users[0] for users in self.resolution.users.values()] + [node.id for node in self.resolution.waiting()]:
             groups[group(node)] += 1
@@ -304,10 +303,11 @@ class Work:
             total=self.resolution.leaves(),
             found=len(self.found),
             open=closed,
-            found_by=by,
-            found_from=where,
+            found_by=dict(by),
+            found_from=dict(where),
             groups=groups,
             open_groups=tuple(sorted(set(map(group, closed)))),
+            environments=dict(made_in),
         )
 
 

@@ -246,6 +246,11 @@ def test_a_finished_stage_says_what_it_came_to(notes: dict[str, Any], words: str
             "42 actions: 19 found (signed by you, 12 of them from other), 23 to do",
         ),
         (planned(2, open=("profile",)), "2 actions so far: 0 found, 2 to do"),
+        (
+            planned(5, 4, found_by={"me": 4}, environments={"sha256:" + "a" * 64: 3, "sha256:" + "b" * 64: 1}),
+            "5 actions: 4 found (signed by you, made in 2 environments: 3 in aaaaaaaa, 1 in bbbbbbbb; "
+            "--environment same takes your own alone), 1 to do",
+        ),
     ],
 )
 def test_the_plan_in_words(plan: Planned, words: str) -> None:

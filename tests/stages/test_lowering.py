@@ -55,7 +55,7 @@ def test_matrix_variants_are_chains_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (" - {type: acme-shuot, text: a}", "line 3: unknown key 'acme-shuot' in the list of stage types; did you mean 'acme-shout'?"),
+        (" - {type: acme-shuot, text: a}", "line 3: no stage is called 'acme-shuot'; did you mean 'acme-shout'?"),
         (" - {type: acme-shout, text: a, mraks: 2}", "line 3: unknown key 'mraks' in acme-shout; did you mean 'marks'?"),
         (" - {type: acme-shout, text: a, marks: many}", "line 3: acme-shout: marks is 'many'; it must be int"),
         (" - {type: acme-shout, text: a, marks: true}", "line 3: acme-shout: marks is True; it must be int"),
