@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ledger import bundle, dsse, note
 from ledger.audit import audit_folder
+from ledger.entries import UNPLACED
 from ledger.errors import UntrustedError
 from ledger.log import Log, Memory
-from ledger.lookup import find
+from ledger.lookup import accept, find
 from ledger.note import Checkpoint
 from ledger.policy import Policy
 from ledger.report import Report
@@ -110,6 +112,14 @@ def test_retired_key_in_a_log_that_is_known(tmp_path: Path, retired: Policy) -> 
     log = Log.open(tmp_path / ".ledger", memory=Memory(tmp_path / "another stranger's machine"))
     for report in (verify_artifact(EVIL, log, retired), verify_log(log, retired), verify_alloy(publish(log, tmp_path), retired)):
         assert report.exit_code == 0, report
+
+
+def test_what_was_accepted_at_a_place_is_not_accepted_without_one(tmp_path: Path, retired: Policy) -> None:
+    """What is remembered about an entry is about its place too."""
+    entry = forged(tmp_path, "old").entry(0)
+    assert accept(entry, retired).signers == ("old",)
+    with pytest.raises(UntrustedError):
+        accept(replace(entry, number=UNPLACED), retired)
 
 
 def _checkpoint(log: Log) -> tuple[Checkpoint, bytes]:
