@@ -66,7 +66,9 @@ def timed(run: Callable[[str], str], phase: str) -> float:
 
 
 def command(arguments: list[str], folder: Path, environment: dict[str, str]) -> str:
-    ran = subprocess.run(arguments, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False)
+    # Everybody runs from compiled bytecode, as installed programs do.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    ran = subprocess.run(arguments, cwd=folder, env=variables | environment, capture_output=True, text=True, check=False)
     if ran.returncode:
         sys.exit(f"{arguments[0]} failed: {ran.stdout[-1000:]}{ran.stderr[-2000:]}")
     return ran.stdout + ran.stderr
