@@ -19,7 +19,7 @@ class Planned:
         groups: recipe-level stage -> actions of it known so far, in the recipe's order; whoever watches can tell when one is finished.
             An action that several stages ask for is counted for the first.
         open_groups: those of `groups` that are not wholly expanded yet.
-        environments: digest of an environment -> found results of E stages that were made in it.
+        environments: where found results of one kind were made in several environments: digest of each -> how many.
     """
 
     total: int

@@ -294,7 +294,10 @@ class Work:
         """The plan as far as it is known."""
         by = Counter(next(iter(hit.signers), "") for hit in self.found.values())
         where = Counter(_recipe_of(hit) for hit in self.found.values())
-        made_in = Counter(str(hit.environment_digest) for hit in self.found.values() if hit.environment_digest is not None)
+        made_in: dict[str, Counter[str]] = {}  # by what describes the environment: torch and llama.cpp each have their own
+        for key, hit in self.found.items():
+            if hit.environment_digest is not None:
+                made_in.setdefault(self.resolution.leaf(key).environment, Counter())[str(hit.environment_digest)] += 1
         groups = dict.fromkeys(map(group, self.resolution.identifiers()), 0)
         for node in [users[0] for users in self.resolution.users.values()] + [node.id for node in self.resolution.waiting()]:
             groups[group(node)] += 1
@@ -307,7 +310,7 @@ class Work:
             found_from=dict(where),
             groups=groups,
             open_groups=tuple(sorted(set(map(group, closed)))),
-            environments=dict(made_in),
+            environments={digest: count for counts in made_in.values() if len(counts) > 1 for digest, count in counts.items()},
         )
 
 
