@@ -302,7 +302,8 @@ def death(code: int, held_bytes: int, *, by_kernel: bool) -> str:
     if code == -signal.SIGKILL:
         return f"was killed by signal 9 while it held {held}; the system does that when memory runs out"
     if code < 0:
-        return f"died of {signal.Signals(-code).name}"
+        named = -code in {item.value for item in signal.Signals}
+        return f"died of {signal.Signals(-code).name if named else f'signal {-code}'}"
     return f"ended with code {code} without an answer"
 
 
