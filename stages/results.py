@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ledger import bundle, lookup, predicates
-from ledger.alloy import WEIGHTS, deliverables, model_hash, recipe_hash
+from ledger.alloy import WEIGHTS, deliverables, model_hash, plain, recipe_hash
 from ledger.log import Log
 from ledger.policy import Policy
 from stages.lowering import Plan
@@ -35,16 +35,15 @@ def write(
     log: Log,
     policy: Policy,
     out: Path,
-) -> tuple[Path, Path, Digest | None]:
+) -> tuple[Path, Path]:
     """Write the alloy and the attestations of a finished run, each aside first and then renamed.
 
     `finished` maps the key of every action to when it was finished (UTC, as its statement says). What does not count under the policy
     is not written: it would count for nothing when the alloy is verified.
 
     Returns:
-        their paths, and the digest of the comparison report if the recipe made one.
+        their paths.
     """
-    report = next((digest for named in reversed(list(outputs.values())) for name, digest in named.items() if name == "report"), None)
     shown = {digest for named in outputs.values() for digest in named.values()}
     for key in finished:  # of some actions nothing is shown
         shown |= {digest for one in lookup.sift(log.lookup(key), policy)[0] for digest in one.statement.subjects.values()}
@@ -52,20 +51,45 @@ def write(
     alloy = {key: value for key, value in recipe.raw.items() if key not in ("results", "receipt")}
     alloy["materials"] = {name: str(digest) for name, digest in sorted(plan.materials.items())}
     alloy["recipeHash"] = str(recipe_hash(recipe.raw, alloy["materials"]))
-    alloy["results"] = _results(recipe.name, outputs, finished, report, store=store, log=log, policy=policy)
+    alloy["results"] = _results(recipe.name, outputs, finished, store=store, log=log, policy=policy)
     alloy["receipt"] = {"publications": [], "issuedAt": alloy["results"]["completedAt"], "ledger": receipt}
     out.mkdir(parents=True, exist_ok=True)
-    alloy_path, attestations_path = out / f"{recipe.name}.alloy.json", out / f"{recipe.name}.attestations.jsonl"
+    alloy_path, attestations_path = places(recipe, out)
     _write(attestations_path, b"".join(line + b"\n" for line in lines))
     _write(alloy_path, json.dumps(alloy, indent=2, ensure_ascii=False).encode() + b"\n")
-    return alloy_path, attestations_path, report
+    return alloy_path, attestations_path
+
+
+def places(recipe: Recipe, out: Path) -> tuple[Path, Path]:
+    """Where the alloy and the attestations of a recipe go."""
+    return out / f"{recipe.name}.alloy.json", out / f"{recipe.name}.attestations.jsonl"
+
+
+def report_of(outputs: Mapping[str, Mapping[str, Digest]]) -> Digest | None:
+    """The latest comparison that the recipe made."""
+    return next((digest for named in reversed(list(outputs.values())) for name, digest in named.items() if name == "report"), None)
+
+
+def decided_by(recipe: Recipe, plan: Plan, keys: Iterable[Digest], *, log: Log, policy: bytes) -> Digest:
+    """What decides the two files to the byte: when it is unchanged, so are they."""
+    return Digest.of(
+        canonical.dumps(
+            {
+                "recipe": plain(recipe.raw),
+                "materials": {name: str(digest) for name, digest in plan.materials.items()},
+                "actions": [str(key) for key in keys],
+                "head": log.head,
+                "policy": str(Digest.of(policy)),
+                "version": _version(),
+            }
+        )
+    )
 
 
 def _results(
     recipe: str,
     outputs: Mapping[str, Mapping[str, Digest]],
     finished: Mapping[Digest, str],
-    report: Digest | None,
     *,
     store: LocalCas,
     log: Log,
@@ -92,6 +116,7 @@ def _results(
         "benchmarks": _benchmarks(outputs, log, policy),
         "integrity": integrity,
     }
+    report = report_of(outputs)
     if report is not None:
         results["comparison"] = canonical.loads(store.read(report))
     return results

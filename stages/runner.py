@@ -142,6 +142,8 @@ class Runner:
             facts: dict[str, Any] = {"recipe": recipe.name, "startedOn": record.utc(began)}
             facts["roots"] = sorted(str(digest) for digest in plan.materials.values())
             note = self._folder / "runs" / f"{run_id.replace('/', '@')}.json"
+            last = max(note.parent.glob(f"{recipe.name}@*.json"), key=lambda path: path.stat().st_mtime_ns, default=None)
+            before = {} if last is None else _read_json(last)
             _write_json(note, {**facts, "pid": os.getpid(), "state": "running"})
             state = "failed"
             try:
@@ -149,14 +151,13 @@ class Runner:
                 self._tell(work.planned())
                 outputs = self._work(work, plan)
                 facts["outputs"] = {group: {name: str(digest) for name, digest in named.items()} for group, named in outputs.items()}
-                finished = {key: work.finished[key] for key in work.resolution.actions}
-                alloy, attestations, report = results.write(
-                    recipe, plan, outputs, finished, store=self._store, log=self._log, policy=self._policy, out=self._options.out
-                )
+                alloy, attestations = self._leave(recipe, plan, work, outputs, before, facts)
                 facts |= {"total": work.resolution.leaves(), "found": len(work.found), "done": len(work.done)}
                 state = "done"
             finally:
                 _write_json(note, {**facts, "finishedOn": record.utc(self._clock()), "state": state})
+            if last is not None and last != note and before.get("state") == "done" and before.get("done") == 0:
+                last.unlink(missing_ok=True)  # one note of a run that did nothing is enough
         return RunResult(
             recipe.name,
             work.resolution.leaves(),
@@ -166,7 +167,7 @@ class Runner:
             outputs,
             alloy,
             attestations,
-            report,
+            results.report_of(outputs),
             self._clock() - began,
         )
 
@@ -202,6 +203,31 @@ class Runner:
             group: {name: digest for name, source in outputs.items() if (digest := resolve(source)) is not None}
             for group, outputs in plan.outputs.items()
         }
+
+    def _leave(
+        self,
+        recipe: Recipe,
+        plan: Plan,
+        work: Work,
+        outputs: Mapping[str, Mapping[str, Digest]],
+        before: Mapping[str, Any],
+        facts: dict[str, Any],
+    ) -> tuple[Path, Path]:
+        """Write the results beside the ledger, unless they stand there as an earlier run left them and would be the same bytes."""
+        policy = self._folder / "policy.yaml"
+        decided = results.decided_by(
+            recipe, plan, work.resolution.actions, log=self._log, policy=policy.read_bytes() if policy.exists() else b""
+        )  # fmt: skip
+        files = results.places(recipe, self._options.out)
+        wrote = {str(path.absolute()): str(self._stats.digest_of(path)) for path in files if path.exists()}
+        if before.get("decidedBy") != str(decided) or before.get("wrote") != wrote:
+            finished = {key: work.finished[key] for key in work.resolution.actions}
+            files = results.write(
+                recipe, plan, outputs, finished, store=self._store, log=self._log, policy=self._policy, out=self._options.out
+            )
+            wrote = {str(path.absolute()): str(self._stats.digest_of(path)) for path in files}
+        facts |= {"decidedBy": str(decided), "wrote": wrote}
+        return files
 
     def _find(self, action: Action, leaf: Leaf) -> Hit | None:
         same = leaf.purity == "E" and "same" in (self._options.environment, self._policy.environment)
@@ -246,3 +272,12 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     aside.write_text(json.dumps(value, indent=1) + "\n")
     aside.replace(path)
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """An earlier run's note; whatever cannot be read decides nothing."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -49,6 +49,25 @@ def test_another_recipe_reuses_what_it_shares(home: Home) -> None:
     assert last.found_by == {"unsafe-test": 6}
 
 
+def test_results_that_stand_are_left_and_mended_when_touched(home: Home) -> None:
+    """A run that finds everything writes the same files again only when they are not as they were left, or the log has moved on."""
+    result = home.run(FAN)
+    whole = result.alloy.read_bytes()
+    home.run(FAN)
+    stamp = result.alloy.stat().st_mtime_ns
+    home.run(FAN)
+    assert result.alloy.stat().st_mtime_ns == stamp
+    result.alloy.write_bytes(whole.replace(b"trial", b"other"))
+    result.attestations.unlink()
+    home.run(FAN)
+    assert result.alloy.read_bytes() == whole
+    assert len(result.attestations.read_text().splitlines()) == 8
+    home.run(" - {type: acme-shout, text: hello.txt, marks: 7}\n", "another")
+    home.run(FAN)
+    assert json.loads(result.alloy.read_text())["receipt"]["ledger"]["checkpoint"] != json.loads(whole)["receipt"]["ledger"]["checkpoint"]
+    assert len(list((home.folder / ".ledger" / "runs").glob("trial@*.json"))) <= 3
+
+
 def test_equal_actions_of_two_variants_run_once(home: Home) -> None:
     """The shared head of a matrix is one action."""
     result = home.run(" - {type: acme-shout, text: hello.txt}\n - {type: acme-shout, matrix: {marks: [1, 2, 3]}}\n")
