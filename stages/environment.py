@@ -59,7 +59,8 @@ def describe() -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        # A wheel's metadata leave out what torch was built for (`2.13.0+cu130`).
+        "packages": {name: _version(name) for name in _PACKAGES} | {"torch": str(torch.__version__)},
         "python": platform.python_version(),
         "system": platform.system(),
         "torch": {

@@ -26,7 +26,7 @@ from stages.graph import Resolution
 from stages.lowering import Plan, lower
 from stages.recipe import Recipe
 from stages.stage import Leaf, Stage
-from stages.work import Work
+from stages.work import Work, group
 from store import canonical, tree
 from store.actions import Action
 from store.digest import Digest
@@ -215,13 +215,17 @@ class Runner:
     ) -> tuple[Path, Path]:
         """Write the results beside the ledger, unless they stand there as an earlier run left them and would be the same bytes."""
         policy = self._folder / "policy.yaml"
+        # By recipe stage and name, since the order in which actions become known depends on which was done first.
+        place = {name: number for number, name in enumerate(plan.groups)}
+        users = work.resolution.users
+        keys = sorted(work.resolution.actions, key=lambda key: min((place[group(user)], user) for user in users[key]))
         decided = results.decided_by(
-            recipe, plan, work.resolution.actions, log=self._log, policy=policy.read_bytes() if policy.exists() else b""
+            recipe, plan, keys, log=self._log, policy=policy.read_bytes() if policy.exists() else b""
         )  # fmt: skip
         files = results.places(recipe, self._options.out)
         wrote = {str(path.absolute()): str(self._stats.digest_of(path)) for path in files if path.exists()}
         if before.get("decidedBy") != str(decided) or before.get("wrote") != wrote:
-            finished = {key: work.finished[key] for key in work.resolution.actions}
+            finished = {key: work.finished[key] for key in keys}
             files = results.write(
                 recipe, plan, outputs, finished, store=self._store, log=self._log, policy=self._policy, out=self._options.out
             )
