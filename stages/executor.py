@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,7 +136,7 @@ class LocalExecutor:
     """Worker processes on this machine.
 
     Args:
-        root: folder of the store (`.ledger`). scratch: a folder for what workers print.
+        root: folder of the store (`.ledger`). scratch: a folder of this executor's own for what workers print; removed at the end.
         jobs: how many actions run at once.
         threads: threads of each worker; part of the environment of E stages, so it is one unless the person says otherwise.
         tools: external tools by name, handed to the stages.
@@ -205,6 +206,7 @@ class LocalExecutor:
         for worker in list(self._workers):
             self._end(worker)
         self._selector.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _start(self, job: Job) -> _Worker:
         replies, far_end = os.pipe()
