@@ -135,7 +135,13 @@ class StatCache:
         # A lost row costs one hashing; nothing here is worth an fsync.
         connection.execute("PRAGMA synchronous = OFF")
         if connection.execute("PRAGMA user_version").fetchone() != (_VERSION,):
-            connection.executescript(f"BEGIN IMMEDIATE; DROP TABLE IF EXISTS files; {_TABLE}; PRAGMA user_version = {_VERSION}; COMMIT")
+            connection.execute("BEGIN IMMEDIATE")
+            # Asked again: another process may have made the table, and filled it, before this one got the lock.
+            if connection.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+                connection.execute("DROP TABLE IF EXISTS files")
+                connection.execute(_TABLE)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+            connection.commit()
         return connection
 
     def _forget(self, error: sqlite3.Error) -> None:
