@@ -211,18 +211,8 @@ class LocalExecutor:
     def _start(self, job: Job) -> _Worker:
         replies, far_end = os.pipe()
         log_fd, log = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=self._scratch)
-        threads = str(self._threads)
-        environment = os.environ | {
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "PYTHONHASHSEED": "0",
-            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-            "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_OFFLINE": "1",
-        }
-        command = [sys.executable, "-m", "stages.worker", str(self._root), str(far_end), threads, json.dumps(self._tools)]
+        environment = worker_variables(self._threads, self._tools)
+        command = [sys.executable, "-m", "stages.worker", str(self._root), str(far_end)]
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log_fd, stderr=log_fd, pass_fds=(far_end,), env=environment, start_new_session=True
@@ -313,6 +303,23 @@ def _kill_group(pid: int) -> None:
     """Kill a worker and whatever it started: it is the leader of a process group of its own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def worker_variables(threads: int, tools: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a worker runs with: all that decide bits are set, whatever the person's shell says."""
+    count = str(threads)
+    return os.environ | {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "LEDGER_THREADS": count,
+        "LEDGER_TOOLS": json.dumps(dict(tools)),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONHASHSEED": "0",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
 
 
 def _need_bytes(weight_bytes: int) -> int:

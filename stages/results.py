@@ -1,8 +1,8 @@
 """What a run leaves beside the ledger: `<name>.alloy.json` (recipe, results, hashes, receipt) and `<name>.attestations.jsonl`.
 
-Both travel with the model; `ledger verify <name>.alloy.json` needs nothing else. Four hashes have four names and are never mixed up:
-`recipeHash` (canonical JSON of what was asked for), `modelHash` (canonical list of weight files), `resultHash` (the bytes of one
-evaluation's per-item record), and the file's own SHA-256, which a file cannot contain.
+Both travel with the model; `ledger verify <name>.alloy.json` needs nothing else. Different hashes have different names and are never
+mixed up: `recipeHash` (canonical JSON of what was asked for), `modelHash` (canonical list of weight files), and the file's own SHA-256,
+which a file cannot contain. The record of each item of an evaluation is an output of its run, and is found by the run's statement.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from ledger.lookup import Hit, find
 from ledger.policy import Policy
 from stages import events, leases, plugins, record, results
 from stages.errors import StageError
-from stages.executor import Executor, LocalExecutor
+from stages.executor import Executor, LocalExecutor, worker_variables
 from stages.graph import Resolution
 from stages.lowering import Plan, lower
 from stages.recipe import Recipe
@@ -142,7 +142,7 @@ class Runner:
             facts: dict[str, Any] = {"recipe": recipe.name, "startedOn": record.utc(began)}
             facts["roots"] = sorted(str(digest) for digest in plan.materials.values())
             note = self._folder / "runs" / f"{run_id.replace('/', '@')}.json"
-            last = max(note.parent.glob(f"{recipe.name}@*.json"), key=lambda path: path.stat().st_mtime_ns, default=None)
+            last = max(note.parent.glob(f"{recipe.name}@*.json"), default=None)  # named by time; another run may remove one meanwhile
             before = {} if last is None else _read_json(last)
             _write_json(note, {**facts, "pid": os.getpid(), "state": "running"})
             state = "failed"
@@ -242,8 +242,7 @@ class Runner:
         if leaf.environment not in self._environments:
             module, _, name = leaf.environment.partition(":")
             code = f"import json, {module} as m; print(json.dumps(m.{name}()))"
-            threads, tools = str(self._options.threads), json.dumps(dict(self._options.tools))
-            variables = os.environ | {"OMP_NUM_THREADS": threads, "LEDGER_THREADS": threads, "LEDGER_TOOLS": tools}
+            variables = worker_variables(self._options.threads, self._options.tools)
             ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=False)
             if ran.returncode != 0:
                 raise StageError(f"cannot tell the environment of {leaf.name}: {(ran.stderr.strip() or 'no words').splitlines()[-1]}")

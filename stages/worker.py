@@ -1,4 +1,4 @@
-"""The process that a leaf runs in: `python -m stages.worker ROOT REPLY_FD THREADS TOOLS`.
+"""The process that a leaf runs in: `python -m stages.worker ROOT REPLY_FD`, with the variables of `stages.executor`.
 
 Requests come as JSON lines on standard input, replies go as JSON lines to the descriptor REPLY_FD; whatever libraries print goes elsewhere.
 The process ends when its input ends, and dies with its parent.
@@ -30,9 +30,9 @@ from store.local import LocalCas
 
 def main(arguments: list[str]) -> int:
     """Serve requests until there are no more."""
-    root, reply_fd, threads, tools = Path(arguments[0]), int(arguments[1]), int(arguments[2]), json.loads(arguments[3])
+    root, reply_fd = Path(arguments[0]), int(arguments[1])
+    tools = json.loads(os.environ.get("LEDGER_TOOLS") or "{}")
     _die_with_parent()
-    os.environ["LEDGER_THREADS"], os.environ["LEDGER_TOOLS"] = str(threads), arguments[3]  # both belong to the environment
 
     whole = threading.Lock()
 
