@@ -32,14 +32,14 @@ DONE, FAILED, USAGE, UNVERIFIED, CORRUPT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 def exit_code(error: BaseException) -> int | None:
     """The exit code of an error that we know; None of one that is a fault of ours."""
-    from ledger.errors import LedgerError, PolicyError, VerificationError
+    from ledger.errors import LedgerError, LocatorError, PolicyError, VerificationError
     from stages.errors import PluginError, RecipeError, SpecError, StageError
     from store.errors import CorruptError, StoreError
 
     codes: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
         ((VerificationError,), UNVERIFIED),
         ((CorruptError,), CORRUPT),
-        ((UsageError, RecipeError, SpecError, PluginError, PolicyError), USAGE),
+        ((UsageError, RecipeError, SpecError, PluginError, PolicyError, LocatorError), USAGE),
         ((CliError, StageError, LedgerError, StoreError, OSError), FAILED),
     )
     return next((code for kinds, code in codes if isinstance(error, kinds)), None)

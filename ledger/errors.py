@@ -5,6 +5,7 @@
     ├── KeyFileError             a private key file that is missing, open to others, or not a key
     │   └── PassphraseError      the file is encrypted: no passphrase, or the wrong one
     ├── PolicyError              the policy file says something impossible (exit code 2)
+    ├── LocatorError             a text that says neither where something is nor its hash (exit code 2)
     ├── LogError                 the log cannot be read or written
     │   └── RewrittenError       (also a VerificationError) history is not an extension of what was accepted before
     └── VerificationError        exit code 3
@@ -58,6 +59,10 @@ class PolicyError(LedgerError):
     def __init__(self, source: object, problem: str, line: int | None = None) -> None:
         self.line = line
         super().__init__(f"{source}:{line}: {problem}" if line is not None else f"{source}: {problem}")
+
+
+class LocatorError(LedgerError):
+    """A text that says neither where something is nor which hash it must have."""
 
 
 class LogError(LedgerError):
