@@ -7,7 +7,7 @@ policy accepted it at its place in the log. No other cache does that. What does 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ledger import dsse, predicates
@@ -145,6 +145,18 @@ def find(log: Entries, policy: Policy, action: Action, *, environment_digest: Di
         ignored=tuple(ignored),
         environment_digest=environment,
     )
+
+
+def confirmations(log: Entries, policy: Policy, action: Action) -> tuple[str, ...]:
+    """Names of the keys that vouch for an action's outputs, each by an entry of its own or with others in one; sorted.
+
+    Entries of other environments count when their outputs are the same. One name: nobody has confirmed it. None: nobody trusted says it.
+
+    Raises:
+        ContradictionError: trusted entries of one environment give different outputs.
+    """
+    hit = find(log, replace(policy, environment="any"), action) if policy.environment != "any" else find(log, policy, action)
+    return hit.signers if hit is not None else ()
 
 
 def _read(statement: Statement, action: Action) -> tuple[Action, Digest | None]:
