@@ -8,6 +8,11 @@
     ├── LocatorError             a text that says neither where something is nor its hash (exit code 2)
     ├── LogError                 the log cannot be read or written
     │   └── RewrittenError       (also a VerificationError) history is not an extension of what was accepted before
+    ├── HubError                 the Hub cannot be asked, or answers what cannot be used
+    │   ├── HubUnreachableError  no network, no answer in time, a fault of the Hub's: try again
+    │   ├── HubNotFoundError     no such repository, revision or file under this name, or not for this token
+    │   ├── HubConflictError     a commit was refused: somebody else's came first
+    │   └── HubMismatchError     (also a VerificationError) bytes or a revision that are not what the Hub said they are
     └── VerificationError        exit code 3
         ├── StatementError       signed or not, the statement does not say what it must
         ├── SignatureError       no valid signature
@@ -126,4 +131,40 @@ class RewrittenError(LogError, VerificationError):
 
     def __init__(self, message: str, *, accepted: bytes = b"", found: bytes = b"") -> None:
         self.accepted, self.found = accepted, found
+        super().__init__(message)
+
+
+class HubError(LedgerError):
+    """The Hub cannot be asked, refuses, or answers what cannot be used."""
+
+
+class HubUnreachableError(HubError):
+    """There is no network, no answer in time, or the Hub has a fault of its own: what passes may be tried again."""
+
+
+class HubNotFoundError(HubError):
+    """No such repository, revision or file, not under this name, or not for this token."""
+
+
+class HubConflictError(HubError):
+    """A commit was refused because the branch is no longer where the commit was to follow.
+
+    Attributes:
+        parent: the commit that was expected there.
+    """
+
+    def __init__(self, message: str, *, parent: str) -> None:
+        self.parent = parent
+        super().__init__(message)
+
+
+class HubMismatchError(HubError, VerificationError):
+    """What the Hub served is not what it listed, or not of the revision that was asked for.
+
+    Attributes:
+        expected, got: as text; a hash, a size or a commit.
+    """
+
+    def __init__(self, message: str, *, expected: str, got: str) -> None:
+        self.expected, self.got = expected, got
         super().__init__(message)
