@@ -14,7 +14,17 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 
 from ledger.errors import KeyFileError, SignatureError
-from ledger.keys import ED25519, PublicKey, Signer, SshReader, ssh_public_blob, ssh_public_line, ssh_string
+from ledger.keys import (
+    ED25519,
+    PublicKey,
+    Signer,
+    SshReader,
+    ecdsa_from_ssh,
+    ecdsa_to_ssh,
+    ssh_public_blob,
+    ssh_public_line,
+    ssh_string,
+)
 
 _BEGIN, _END = "-----BEGIN SSH SIGNATURE-----\n", "-----END SSH SIGNATURE-----\n"
 _WIDTH = 70
@@ -25,13 +35,13 @@ def sign(message: bytes, signer: Signer, namespace: str = "git") -> str:
     """The armoured signature, with its final newline; byte for byte what `ssh-keygen -Y sign` prints for the same Ed25519 key.
 
     Raises:
-        SignatureError: the signer's key is not Ed25519, or the namespace is empty.
+        SignatureError: the namespace is empty.
     """
-    if signer.public.algorithm != ED25519:
-        raise SignatureError(f"an SSH signature is made with an Ed25519 key here; {signer.name} is {signer.public.algorithm}")
     if not namespace:
         raise SignatureError("an SSH signature needs a namespace, such as git")
-    signature = ssh_string(b"ssh-ed25519") + ssh_string(signer.sign(_signed(message, namespace.encode(), b"sha512")))
+    raw = signer.sign(_signed(message, namespace.encode(), b"sha512"))
+    ours = signer.public.algorithm == ED25519
+    signature = ssh_string(_kind(signer.public)) + ssh_string(raw if ours else ecdsa_to_ssh(raw))
     return _armor(
         b"SSHSIG"
         + (1).to_bytes(4, "big")
@@ -87,24 +97,13 @@ def _raw_signature(inner: bytes, key: PublicKey) -> bytes:
     reader = SshReader(inner, "SSH signature")
     kind, signature = reader.string(), reader.string()
     reader.end()
-    expected = b"ssh-ed25519" if key.algorithm == ED25519 else b"ecdsa-sha2-nistp256"
-    if kind != expected:
-        raise SignatureError(f"the SSH signature is of kind {kind!r}; its key makes {expected!r}")
-    if key.algorithm == ED25519:
-        return signature
-    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
-    numbers = SshReader(signature, "SSH signature")
-    r, s = (_mpint(numbers.string()) for _ in range(2))
-    numbers.end()
-    return encode_dss_signature(r, s)
+    if kind != _kind(key):
+        raise SignatureError(f"the SSH signature is of kind {kind!r}; its key makes {_kind(key)!r}")
+    return signature if key.algorithm == ED25519 else ecdsa_from_ssh(signature, "SSH signature")
 
 
-def _mpint(data: bytes) -> int:
-    value = int.from_bytes(data, "big")
-    if not value or data != value.to_bytes(value.bit_length() // 8 + 1, "big"):
-        raise SignatureError("a number in the SSH signature is not a positive mpint in its shortest form")
-    return value
+def _kind(key: PublicKey) -> bytes:
+    return b"ssh-ed25519" if key.algorithm == ED25519 else b"ecdsa-sha2-nistp256"
 
 
 def _signed(message: bytes, namespace: bytes, algorithm: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 import subprocess
 from base64 import b64decode, b64encode
 from pathlib import Path
@@ -16,7 +17,19 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from ledger import dsse, keys, sshsig
 from ledger.errors import KeyFileError, NoteError, PassphraseError, PublicKeyError, SignatureError
-from ledger.keys import Ed25519Signer, KeyStore, PublicKey, SshReader, ssh_public_line, ssh_string
+from ledger.keys import (
+    ECDSA_P256,
+    Ed25519Signer,
+    KeyStore,
+    PublicKey,
+    SshReader,
+    fingerprint,
+    ssh_public_blob,
+    ssh_public_key,
+    ssh_public_line,
+    ssh_public_text,
+    ssh_string,
+)
 from ledger.note import Checkpoint, parse_note, sign_checkpoint
 from ledger.testing import UnsafeSigner
 
@@ -341,7 +354,8 @@ def test_files_that_are_other_keys_are_refused(tmp_path: Path) -> None:
     cases = {
         "not an OpenSSH private key file of version 1": b"openssh-key-v2\0" + good[15:],
         "not exactly one key": header + b"\0\0\0\2" + ssh_string(blob) + ssh_string(blob),
-        "not an Ed25519 key": header + b"\0\0\0\1" + ssh_string(ssh_string(b"ssh-rsa")),
+        "of kind b'ssh-rsa'; ssh-ed25519 and ecdsa-sha2-nistp256 sign here": header + b"\0\0\0\1" + ssh_string(ssh_string(b"ssh-rsa")),
+        "names another curve": header + b"\0\0\0\1" + ssh_string(ssh_string(b"ecdsa-sha2-nistp256") + ssh_string(b"nistp384")),
         "unusable public key": header + b"\0\0\0\1" + ssh_string(weak),
         "1 bytes too many": header + b"\0\0\0\1" + ssh_string(blob + b"x"),
         "cut short": header + b"\0\0\0\1" + ssh_string(blob[:-1]),
@@ -371,15 +385,93 @@ def test_a_header_that_names_another_key_is_refused(tmp_path: Path) -> None:
         store.load("alice", None)
 
 
-def test_an_ecdsa_key_under_an_ed25519_header_is_refused(tmp_path: Path) -> None:
-    """Signing keys are Ed25519."""
+def test_a_p256_key_is_kept_like_the_other_kind(tmp_path: Path) -> None:
+    """Made, listed, encrypted, loaded; what it signs verifies, and not for another message."""
     store = KeyStore(tmp_path)
-    store.new("alice", None)
-    private, _ = p256()
-    pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
-    (tmp_path / "alice").write_bytes(pem)
-    with pytest.raises(KeyFileError, match="not an Ed25519 key"):
-        store.load("alice", None)
+    for name, passphrase in (("plain", None), ("locked", "sesame")):
+        signer = store.new(name, passphrase, ECDSA_P256)
+        assert repr(signer) == f"<P256Signer {name} {signer.public.short}>"
+        again = store.load(name, passphrase)
+        assert again.public == signer.public
+        signer.public.verify(again.sign(b"message"), b"message")
+        with pytest.raises(SignatureError):
+            signer.public.verify(again.sign(b"message"), b"massage")
+        envelope = dsse.Envelope.parse(dsse.sign(b"{}", again))
+        assert dsse.verify(envelope, [signer.public]) == {signer.public}
+    assert [(name, public.algorithm, locked) for name, public, locked in store.list()] == [
+        ("locked", "ecdsa-p256", True),
+        ("plain", "ecdsa-p256", False),
+    ]
+    with pytest.raises(PassphraseError, match="wrong passphrase"):
+        store.load("locked", "open")
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
+@pytest.mark.parametrize("passphrase", [None, "sesame"])
+def test_a_key_of_openssh_is_imported_with_its_encryption(tmp_path: Path, kind: str, passphrase: str | None) -> None:
+    """Byte for byte, without asking for the passphrase, private here, and the source is left alone."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed: no key of OpenSSH is imported here")
+    command = ["ssh-keygen", "-q", "-t", kind, "-b", "256", "-N", passphrase or "", "-f", str(tmp_path / "id")]
+    subprocess.run(command, check=True)
+    store = KeyStore(tmp_path / "keys")
+    data = (tmp_path / "id").read_bytes()
+    public, locked = store.import_key("mine", data, None, tmp_path / "id")
+    assert locked is (passphrase is not None)
+    assert (tmp_path / "keys/mine").read_bytes() == data == (tmp_path / "id").read_bytes()
+    assert stat.S_IMODE((tmp_path / "keys/mine").stat().st_mode) == 0o600
+    assert ssh_public_text((tmp_path / "id.pub").read_text()) == public == store.load("mine", passphrase).public
+    shown = subprocess.run(["ssh-keygen", "-l", "-f", str(tmp_path / "id")], check=True, capture_output=True, text=True).stdout
+    assert fingerprint(public) in shown
+    with pytest.raises(KeyFileError, match="is there already"):
+        store.import_key("mine", data, None, tmp_path / "id")
+
+
+@pytest.mark.parametrize("passphrase", [None, "sesame"])
+def test_a_pem_key_is_imported_under_its_passphrase(tmp_path: Path, passphrase: str | None) -> None:
+    """PKCS #8 of both kinds and SEC 1, as openssl writes them; a wrong or missing passphrase is said."""
+    store = KeyStore(tmp_path)
+    locked = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
+    ecdsa, edwards = p256()[0], Ed25519PrivateKey.generate()
+    pems = {
+        "p256": ecdsa.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked),
+        "sec1": ecdsa.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, locked),
+        "edwards": edwards.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked),
+    }
+    for name, pem in pems.items():
+        if passphrase:
+            with pytest.raises(PassphraseError, match="give its passphrase"):
+                store.import_key(name, pem, None, "key.pem")
+            with pytest.raises(PassphraseError, match="wrong passphrase"):
+                store.import_key(name, pem, "open", "key.pem")
+        public, encrypted = store.import_key(name, pem, passphrase, "key.pem")
+        assert encrypted is (passphrase is not None)
+        assert store.load(name, passphrase).public == public
+    assert store.load("p256", passphrase).public == store.load("sec1", passphrase).public == p256()[1]
+
+
+def test_other_files_are_not_imported(tmp_path: Path) -> None:
+    """A public key, text, another curve; nothing is written."""
+    store = KeyStore(tmp_path / "keys")
+    other = ec.generate_private_key(ec.SECP384R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for data, message in ((b"hello", "nor PEM"), (ssh_public_line(p256()[1]).encode(), "nor PEM"), (other, "another kind")):
+        with pytest.raises(KeyFileError, match=message):
+            store.import_key("mine", data, None, "somewhere")
+    assert not (tmp_path / "keys").exists()
+
+
+def test_an_ssh_public_key_has_one_form() -> None:
+    """A point that is not on the curve, a compressed one, a line that says another kind, text that is none."""
+    good = ssh_public_blob(p256()[1])
+    off = good[:-1] + bytes([good[-1] ^ 2])
+    for blob, message in ((off, "not a point"), (good[:-69] + ssh_string(p256()[1].raw), "not an uncompressed point")):
+        with pytest.raises(KeyFileError, match=message):
+            ssh_public_key(blob, "key")
+    for line in ("ssh-ed25519", "ssh-ed25519 !", "ssh-rsa " + ssh_public_line(p256()[1]).split()[1]):
+        with pytest.raises(KeyFileError):
+            ssh_public_text(line)
 
 
 def test_ssh_keygen_reads_our_files_and_we_read_its(tmp_path: Path) -> None:

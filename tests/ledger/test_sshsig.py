@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ledger import sshsig
 from ledger.errors import SignatureError
-from ledger.keys import KeyStore, PublicKey, ssh_public_blob, ssh_string
+from ledger.keys import KeyStore, P256Signer, PublicKey, ssh_public_blob, ssh_string
 from ledger.sshsig import allowed_signers, sign, verify
 from ledger.testing import UnsafeSigner
 
@@ -40,10 +40,10 @@ def by_ssh_keygen(key: Path, message: bytes, *options: str, namespace: str = "gi
     return subprocess.run(command, input=message, check=True, capture_output=True).stdout.decode()
 
 
-def checked_by_ssh_keygen(folder: Path, armored: str, message: bytes, namespace: str = "git") -> bool:
+def checked_by_ssh_keygen(folder: Path, armored: str, message: bytes, namespace: str = "git", who: str = "alice") -> bool:
     (folder / "allowed").write_text(allowed_signers({"alice": ALICE.public, "bob": BOB.public, "p256": P256}))
     (folder / "signature").write_text(armored)
-    command = ["ssh-keygen", "-Y", "verify", "-f", str(folder / "allowed"), "-I", "alice", "-n", namespace, "-s", str(folder / "signature")]
+    command = ["ssh-keygen", "-Y", "verify", "-f", str(folder / "allowed"), "-I", who, "-n", namespace, "-s", str(folder / "signature")]
     return subprocess.run(command, input=message, capture_output=True).returncode == 0
 
 
@@ -135,18 +135,22 @@ def test_an_unknown_key_is_refused_and_shown() -> None:
         verify(MESSAGE, ARMORED, [])
 
 
-def test_what_cannot_be_signed_is_refused() -> None:
-    """No namespace; a key that is not Ed25519."""
+def test_a_namespace_is_needed() -> None:
+    """A signature for nothing in particular is made for nobody."""
     with pytest.raises(SignatureError, match="needs a namespace"):
         sign(MESSAGE, ALICE, "")
 
-    class Ecdsa(UnsafeSigner):
-        def __init__(self) -> None:
-            super().__init__("p256")
-            self.public = P256
 
-    with pytest.raises(SignatureError, match="made with an Ed25519 key here; p256 is ecdsa-p256"):
-        sign(MESSAGE, Ecdsa())
+def test_a_p256_key_signs_as_ssh_does(tmp_path: Path) -> None:
+    """ecdsa-sha2-nistp256: verified here and by ssh-keygen, and no changed byte passes."""
+    armored = sign(MESSAGE, P256Signer("p256", PRIVATE_P256))
+    assert verify(MESSAGE, armored, [ALICE.public, P256]) == P256
+    for at in range(0, len(armored), 7):
+        with pytest.raises(SignatureError):
+            verify(MESSAGE, armored[:at] + chr(ord(armored[at]) ^ 1) + armored[at + 1 :], [P256])
+    needs_ssh_keygen()
+    assert checked_by_ssh_keygen(tmp_path, armored, MESSAGE, who="p256")
+    assert not checked_by_ssh_keygen(tmp_path, armored, MESSAGE + b"x", who="p256")
 
 
 def block(
