@@ -1,4 +1,4 @@
-"""`ledger verify`: what is proven about something, what is only stated, what was not checked; by whom, and what would settle it."""
+"""`ledger verify`: what is proven about something, what somebody only attests, what was not checked; by whom, and what would settle it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _WORDS: Mapping[str, tuple[str, tuple[Style, ...]]] = {
     "proven": ("proven", ("green",)),
-    "stated": ("stated", ("yellow",)),
-    "unchecked": ("not checked", ("yellow",)),
-    "unknown": ("not known", ("dim",)),
+    "attested": ("attested", ("yellow",)),
+    "self-reported": ("self-reported", ("yellow",)),
+    "unverified": ("unverified", ("dim",)),
     "failed": ("FAILED", ("red", "bold")),
 }
 _WIDTH = max(len(word) for word, _ in _WORDS.values())
@@ -104,7 +104,7 @@ def _whose(workspace: Workspace) -> list[Row]:
     if own & set(workspace.policy.keys.values()):
         return []
     where = place(workspace.folder / POLICY)
-    return [Row("unknown", f"who wrote {where}: it names no key of yours", "if this ledger came from somebody else: --policy FILE")]
+    return [Row("unverified", f"who wrote {where}: it names no key of yours", "if this ledger came from somebody else: --policy FILE")]
 
 
 def _report(target: str | None, policy: Policy, workspace: Workspace | None, *, full: bool) -> Report:
@@ -172,7 +172,7 @@ def _stored(workspace: Workspace, digest: Digest, *, full: bool) -> list[Row]:
         except CorruptError as error:
             rows.append(Row("failed", str(error)))
     if absent:
-        rows.append(Row("unchecked", f"the bytes of {many(absent, 'object')}: not in the store", "run the recipe that makes them"))
+        rows.append(Row("unverified", f"the bytes of {many(absent, 'object')}: not in the store", "run the recipe that makes them"))
     if len(objects) > absent and all(row.status != "failed" for row in rows):
         text = f"its bytes in the store ({many(len(objects) - absent, 'object')}) hash to their names"
         rows.append(Row("proven", text, aside=True))

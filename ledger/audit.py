@@ -141,7 +141,7 @@ class _Audit:
                 self._log.memory.accept(note.parse_note(signed).checkpoint, signed)
                 self._log.memory.settle(self._log.folder, self._log.origin)
             except LogError as error:
-                self.rows.append(Row("unchecked", str(error)))
+                self.rows.append(Row("unverified", str(error)))
 
     # what is in git
 
@@ -251,7 +251,7 @@ class _Audit:
             number, reason = self._first_stranger
             count_text = "1 entry counts" if self._strangers == 1 else f"{self._strangers:,} entries count"
             text = f"{count_text} for nothing here; entry {number}: {reason}"
-            self.rows.append(Row("unchecked", text, f"Add the key to {self._policy.source} if you trust it", number))
+            self.rows.append(Row("unverified", text, f"Add the key to {self._policy.source} if you trust it", number))
 
     def _contradictions(self) -> None:
         if self._faults:
@@ -318,7 +318,7 @@ class _Audit:
         after = [number for number in strangers if number > self._anchored >= 0]
         if after:
             text = f"entries {after[-1]} to {last} were added by keys that {source} lets sign no log; nobody trusted vouches for them"
-            self.rows.append(Row("unchecked", text, entry=after[-1]))
+            self.rows.append(Row("unverified", text, entry=after[-1]))
 
     # what was known before, and what is derived
 
@@ -326,7 +326,7 @@ class _Audit:
         known = self._log.memory.checkpoint(self._log.origin)
         if known is None:
             text = "whether it was rolled back before today: no checkpoint of this log was accepted on this machine yet"
-            self.rows.append(Row("unknown", text))
+            self.rows.append(Row("unverified", text))
         else:  # the log compared it when it was opened; a difference has raised
             size = note.parse_note(known).checkpoint.size
             self.rows.append(Row("proven", f"it extends the checkpoint of {size:,} entries that was accepted on this machine before"))
@@ -339,7 +339,7 @@ class _Audit:
             return
         self._log.rebuild_index()
         text = "the index disagreed with git, and was made anew; nothing is ever taken from it unchecked, but it can hide what was done"
-        self.rows.append(Row("unchecked", text))
+        self.rows.append(Row("unverified", text))
 
 
 def contents_line(number: int, oid: str, key: Digest | None) -> bytes:

@@ -241,7 +241,7 @@ class Examination:
         if ignored:
             which = "1 more statement counts" if len(ignored) == 1 else f"{len(ignored)} more statements count"
             text = f"{which} for nothing here: {ignored[0].reason}"
-            self.rows.append(Row("unchecked", text, entry=_number(ignored[0].entry)))
+            self.rows.append(Row("unverified", text, entry=_number(ignored[0].entry)))
 
     def _source(self, runs: Sequence[Made]) -> str:
         numbers = sorted(made.entry for made in runs if made.entry is not None)
@@ -256,7 +256,7 @@ class Examination:
             self.rows.append(Row("failed", str(error)))
 
     def _claims(self, digest: Digest, what: str) -> int:
-        """What else is stated about an object; gives the number of evaluations."""
+        """What else is attested about an object; gives the number of evaluations."""
         evaluations = 0
         for one in self.sift(digest)[0]:
             who, number = " and ".join(one.signers), _number(one.entry)
@@ -264,7 +264,7 @@ class Examination:
                 evaluations += 1
                 where = f" (entry {number})" if number is not None else ""
                 self.rows.append(
-                    Row("proven", f"{_evaluation(one.statement)} was stated by {who} for {what.rstrip(',')}{where}", entry=number)
+                    Row("proven", f"{_evaluation(one.statement)} was attested by {who} for {what.rstrip(',')}{where}", entry=number)
                 )
             elif one.statement.predicate_type != predicates.RUN:
                 self.rows.append(
@@ -292,7 +292,7 @@ class Examination:
                 reason = f"; each maker of it needs what it gave: {', '.join(sorted({m.action.stage for m in makers}))}" if makers else ""
             ignored = self.sift(gap.digest)[1]
             hint = f"A statement that does not count says it: {ignored[0].reason}" if ignored else ""
-            self.rows.append(Row("unknown", f"where {what}{used} came from{reason}", hint))
+            self.rows.append(Row("unverified", f"where {what}{used} came from{reason}", hint))
 
     def _unconfirmed(self, steps: Sequence[Made], evaluations: int) -> None:
         alone: list[Made] = []
@@ -306,7 +306,7 @@ class Examination:
         if parts:
             who = " and ".join(sorted({name for made in alone for name in made.signers})) or "its signer"
             self.rows.append(
-                Row("stated", f"that {' and '.join(parts)} went as stated: {who} alone says so, nobody else has made them again")
+                Row("attested", f"that {' and '.join(parts)} went as attested: {who} alone says so, nobody else has made them again")
             )
         if len(steps) > len(alone):
             self.rows.append(
@@ -371,19 +371,19 @@ def _standing(log: Log, policy: Policy) -> Row:
     """Who vouches for the order of the log that the entries come from."""
     head = log.head
     if head is None:
-        return Row("unchecked", "the ledger is empty")
+        return Row("unverified", "the ledger is empty")
     number = log.size - 1
     try:
         names = log_signers(log.repository, head, number, policy)
     except StrangerError as error:
         return Row(
-            "unchecked", f"the newest entry of the ledger was {error}, whom {policy.source} does not let sign a log", "Run `ledger verify`"
+            "unverified", f"the newest entry of the ledger was {error}, whom {policy.source} does not let sign a log", "Run `ledger verify`"
         )
     except VerificationError as error:
         return Row("failed", f"the ledger's newest entry {number}: {error}", "Run `ledger verify`", number)
     if not vouches(names, policy, log):
         text = f"when it was said: the log {log.origin} is signed by {' and '.join(sorted(names))}, who counts up to some entry only"
-        return Row("unknown", text, "Run `ledger verify`")
+        return Row("unverified", text, "Run `ledger verify`")
     return Row(
         "proven",
         f"these entries are in log {log.origin} of {number + 1:,} entries, whose checkpoint {' and '.join(sorted(names))} signed",

@@ -135,9 +135,9 @@ def _judge_all(folder: Path, alloys: Sequence[_Alloy]) -> list[Row]:
         rows.append(Row("failed", text, "Take it from where it was published, or delete it"))
     others = [file.path for file in loose if file not in risky and file.digest not in content]
     if others:
-        rows.append(Row("unchecked", f"{_some(others)}: named by no attestation"))
+        rows.append(Row("unverified", f"{_some(others)}: named by no attestation"))
     if hidden:
-        rows.append(Row("unchecked", f"{_some(sorted(hidden))}: not looked into"))
+        rows.append(Row("unverified", f"{_some(sorted(hidden))}: not looked into"))
     return rows
 
 
@@ -150,7 +150,7 @@ def _look_for(folder: Path, alloy: _Alloy) -> list[Row]:
     for number, (path, size) in enumerate(_walk(folder)):
         if number == MAX_LOOKED_AT:
             rows.append(
-                Row("unchecked", f"more than {MAX_LOOKED_AT:,} files lie at and below {alloy.path.name}: the rest was not looked at")
+                Row("unverified", f"more than {MAX_LOOKED_AT:,} files lie at and below {alloy.path.name}: the rest was not looked at")
             )
             break
         if size not in sizes:
@@ -167,7 +167,7 @@ def _look_for(folder: Path, alloy: _Alloy) -> list[Row]:
     rows += [_risk(path) for where in sorted(settled) for path in _beside(folder, where) if path not in covered]
     if strange:
         text = f"{_some(strange)}: as large as a file that is attested, with other bytes; not judged here"
-        rows.append(Row("unchecked", text, "Name the file or its folder to `ledger verify`"))
+        rows.append(Row("unverified", text, "Name the file or its folder to `ledger verify`"))
     return rows
 
 
@@ -347,7 +347,7 @@ class _Alloy:
             rows.append(Row("proven", f"{count} of what is attested: {_some(self._inputs_here, 3)}"))
         if missing := len(set(self._artifacts) - self._present_here):
             text = f"{missing} of {len(self._artifacts)} results were not found here, so their bytes were not looked at"
-            rows.append(Row("unchecked", text))
+            rows.append(Row("unverified", text))
         examination = self._examination
         mentioned = [(digest, what) for digest, what in self._artifacts.items() if examination.mentions(digest)]
         here = [(digest, what) for digest, what in mentioned if digest in self._present_here]
@@ -479,7 +479,7 @@ class _Alloy:
             stated = printable(str(value["recipeHash"]), 80)
             return [Row("failed", f"{self._name} states the recipeHash {stated}; its recipe and materials give {computed}")]
         unused = sorted(printable(name, 60) for name, digest in digests.items() if digest not in self._subjects | self._inputs)
-        return [Row("unchecked", f"{_some(unused)}: named by the recipe, and taken by no trusted run that is attested")] if unused else []
+        return [Row("unverified", f"{_some(unused)}: named by the recipe, and taken by no trusted run that is attested")] if unused else []
 
     def _unsigned(self, value: Mapping[str, Any], results: Mapping[str, Any], sizes_open: int) -> list[Row]:
         """What nobody signed and nothing that was signed gives."""
@@ -496,7 +496,7 @@ class _Alloy:
         also_hashed = "; recipeHash is that of the recipe as it stands there" if recomputed else ""
         shown = _some([printable(name, 40) for name in names], 24)
         text = f"signed by nobody in {self._name}: {shown}{also_hashed}; what was done is in the statements above"
-        return [Row("unchecked", text)]
+        return [Row("self-reported", text)]
 
     def _places(self) -> Row:
         bundle = self._bundle
@@ -505,12 +505,12 @@ class _Alloy:
             who = " and ".join(bundle.anchored_by)
             log = f"log {bundle.origin} ({bundle.size:,} entries, checkpoint signed by {who})"
             text = f"{placed} of {len(bundle.entries)} statements are entries of {log}"
-            return Row("proven", text, aside=True) if placed == len(bundle.entries) else Row("unchecked", text)
+            return Row("proven", text, aside=True) if placed == len(bundle.entries) else Row("unverified", text)
         if bundle.receipt.checkpoint is None:
-            return Row("unknown", f"when it was said: {self._name} has no receipt of a log")
+            return Row("unverified", f"when it was said: {self._name} has no receipt of a log")
         keys = ", ".join(sorted(self._policy.log_keys)) or "nobody"
         text = f"when it was said: the checkpoint is not signed by a key that {self._policy.source} lets sign a log ({keys})"
-        return Row("unknown", text)
+        return Row("unverified", text)
 
 
 def _dict(value: Any) -> dict[str, Any]:

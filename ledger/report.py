@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["proven", "stated", "unchecked", "unknown", "failed"]
+Status = Literal["proven", "attested", "self-reported", "unverified", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +14,9 @@ class Row:
     """One finding.
 
     Attributes:
-        status: `proven` was checked here and now. `stated` is signed by somebody trusted, and nobody confirmed it. `unchecked` could be
-            checked and was not, or counts for nothing. `unknown` is what nobody trusted says. `failed` contradicts what somebody signed, or
-            is vouched for by nobody.
+        status: `proven` was checked here and now. `attested` is signed by somebody trusted, and nobody confirmed it. `self-reported` is
+            what something says about itself, signed by nobody. `unverified` could be checked and was not, or nobody trusted says it.
+            `failed` contradicts what somebody signed or what was expected, or is vouched for by nobody.
         text: a sentence for people. hint: what to do about it. entry: the number of the entry it rests on.
         aside: it is about something else than the target, like the log that the entries come from: alone it verifies nothing.
     """
@@ -37,21 +37,23 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """`VERIFIED`, `VERIFIED with n statements unconfirmed`, or `FAILED`.
+        """`VERIFIED`, `VERIFIED with n claims unconfirmed`, `NOT VERIFIED`, or `FAILED`.
 
-        One failed row is enough to fail, and so is the absence of any proven one about the target.
+        One failed row is enough to fail. Without any proven one about the target nothing is verified, though nothing contradicts it either.
         """
         counts = Counter(row.status for row in self.rows)
-        if counts["failed"] or not any(row.status == "proven" and not row.aside for row in self.rows):
+        if counts["failed"]:
             return "FAILED"
-        if unconfirmed := counts["stated"] + counts["unchecked"]:
-            return f"VERIFIED with {unconfirmed} statement{'s' if unconfirmed > 1 else ''} unconfirmed"
+        if not any(row.status == "proven" and not row.aside for row in self.rows):
+            return "NOT VERIFIED"
+        if unconfirmed := counts["attested"] + counts["self-reported"] + counts["unverified"]:
+            return f"VERIFIED with {unconfirmed} claim{'s' if unconfirmed > 1 else ''} unconfirmed"
         return "VERIFIED"
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when the verdict is FAILED."""
-        return 3 if self.verdict == "FAILED" else 0
+        """0, or 3 when the verdict is FAILED or NOT VERIFIED."""
+        return 0 if self.verdict.startswith("VERIFIED") else 3
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -73,7 +73,7 @@ def test_document_beside_the_weights_is_only_listed(world: World, name: str) -> 
     (world.out / name).write_bytes(b"words")
     report = verify_alloy(world.out, POLICY)
     assert report.exit_code == 0
-    assert name in texts(report, "unchecked")
+    assert name in texts(report, "unverified")
 
 
 def test_pieces_of_an_attested_folder_under_other_names(world: World) -> None:
@@ -168,7 +168,7 @@ def test_what_nobody_signed_is_listed(world: World) -> None:
         result(value)["integrity"].update(trustLevel="certified")
 
     world.edit(change)
-    unsigned = texts(verify_alloy(world.out, POLICY), "unchecked")
+    unsigned = texts(verify_alloy(world.out, POLICY), "self-reported")
     for name in ("recipeHash", "auditedBy", "results.completedAt", "results.actions", "integrity.trustLevel"):
         assert name in unsigned
 

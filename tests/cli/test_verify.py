@@ -28,7 +28,7 @@ def test_an_exported_file_by_the_ledger(done: Desk) -> None:
     """A file is recognised by its bytes, whatever it is called; one changed byte is exit code 3."""
     done.ok("export", "shouting:acme-shout.text", "out.txt")
     code, rows, verdict = statuses(done, "out.txt")
-    assert (code, "failed" in rows, verdict) == (0, False, "VERIFIED with 1 statement unconfirmed")
+    assert (code, "failed" in rows, verdict) == (0, False, "VERIFIED with 2 claims unconfirmed")
     (done.folder / "changed.txt").write_bytes((done.folder / "out.txt").read_bytes().replace(b"H", b"J"))
     assert statuses(done, "changed.txt")[0] == 3
     assert "FAILED" in done.type("verify", "changed.txt").out
@@ -109,7 +109,7 @@ def test_a_ledger_of_somebody_else_says_whose_policy_it_is(done: Desk) -> None:
     """A policy that trusts none of one's own keys is pointed out: it may have come with the ledger."""
     (done.root / "keys/alice").unlink()
     said = done.ok("verify")
-    assert "not known    who wrote .ledger/policy.yaml: it names no key of yours" in said.out
+    assert "unverified     who wrote .ledger/policy.yaml: it names no key of yours" in said.out
     assert "who wrote" not in done.ok("verify", "--policy", ".ledger/policy.yaml").out
 
 

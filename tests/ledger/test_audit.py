@@ -248,10 +248,10 @@ def test_stranger_at_the_end_vouches_for_nothing(tmp_path: Path) -> None:
     append_runs(mallory, chain_of_runs(4)[2:])
     report = verified(tmp_path)
     assert not failures(report)
-    assert "entries 2 to 3 were added by keys that test policy lets sign no log" in texts(report, "unchecked")
-    assert "2 entries count for nothing here; entry 2" in texts(report, "unchecked")
+    assert "entries 2 to 3 were added by keys that test policy lets sign no log" in texts(report, "unverified")
+    assert "2 entries count for nothing here; entry 2" in texts(report, "unverified")
     assert "bind all entries up to 1" in texts(report, "proven")
-    assert report.verdict == "VERIFIED with 2 statements unconfirmed"
+    assert report.verdict == "VERIFIED with 2 claims unconfirmed"
     (fault,) = failures(verified(tmp_path, unsafe_policy("bob")))
     assert "nobody whom test policy lets sign a log (bob) signed this one" in fault
 
@@ -302,7 +302,7 @@ def test_key_counts_for_the_log_only_within_its_span(tmp_path: Path) -> None:
     text = f'version: 1\nkeys: {{alice: {{key: "{UnsafeSigner("alice").public}", until: 2}}}}\nrules: [{{keys: [alice]}}]\n'
     report = verified(tmp_path, Policy.parse(text))
     assert "bind all entries up to 1" in texts(report, "proven")
-    assert "entries 2 to 3 were added by keys" in texts(report, "unchecked")
+    assert "entries 2 to 3 were added by keys" in texts(report, "unverified")
 
 
 # --- what git would show differently, and what does not belong ---------------------------------------------------------------------
@@ -429,7 +429,7 @@ def test_first_sight_is_said_and_remembered(tmp_path: Path) -> None:
     """On another machine the first audit says that older rollbacks are unknown; the second compares with the first."""
     log = unsafe_log(tmp_path)
     append_runs(log, chain_of_runs(3))
-    assert "whether it was rolled back before today" in texts(verified(tmp_path, memory="elsewhere"), "unknown")
+    assert "whether it was rolled back before today" in texts(verified(tmp_path, memory="elsewhere"), "unverified")
     assert "extends the checkpoint of 3 entries" in texts(verified(tmp_path, memory="elsewhere"), "proven")
     move(log, log.entry(1).commit)
     assert failures(verified(tmp_path, memory="elsewhere"))
@@ -440,8 +440,8 @@ def test_memory_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     append_runs(unsafe_log(tmp_path), chain_of_runs(2))
     (tmp_path / "file").write_text("")
     report = verified(tmp_path, memory="file/below")
-    assert report.verdict == "VERIFIED with 1 statement unconfirmed"
-    assert "a rollback of the ledger would go unnoticed" in texts(report, "unchecked")
+    assert report.verdict == "VERIFIED with 2 claims unconfirmed"
+    assert "a rollback of the ledger would go unnoticed" in texts(report, "unverified")
 
 
 def test_failed_audit_remembers_nothing(tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_index_that_disagrees_is_said_and_repaired(tmp_path: Path) -> None:
         db.execute("UPDATE entries SET key = NULL WHERE number = 1")
     db.close()
     assert reopened(tmp_path).lookup(runs[1][0].key) == []
-    assert "the index disagreed with git, and was made anew" in texts(verified(tmp_path), "unchecked")
+    assert "the index disagreed with git, and was made anew" in texts(verified(tmp_path), "unverified")
     assert len(reopened(tmp_path).lookup(runs[1][0].key)) == 1
     assert verified(tmp_path).verdict == "VERIFIED"
 

@@ -121,15 +121,15 @@ def world(tmp_path: Path) -> World:
 def test_file_is_explained_back_to_its_sources(world: World) -> None:
     """A GGUF's table says what made it, from what, what was measured, what nobody confirmed and what nobody knows."""
     report = verify_artifact(world.out / "tiny-Q4_K_M.gguf", world.log, POLICY)
-    assert report.verdict == "VERIFIED with 1 statement unconfirmed"
+    assert report.verdict == "VERIFIED with 3 claims unconfirmed"
     proven = texts(report, "proven")
     assert "tiny-Q4_K_M.gguf, these 10 bytes, came out of quantize (tier Q4_K_M) (entry 3, signed by alice)" in proven
     assert "from expert-prune (keep 6) (entry 2, signed by alice" in proven
     assert "from profile-merge (metric reap) (entry 1, signed by alice" in proven
-    assert "perplexity 43.3 ± 1.2 on 5c5c5c5c.. was stated by alice for tiny-Q4_K_M.gguf, these 10 bytes (entry 4)" in proven
+    assert "perplexity 43.3 ± 1.2 on 5c5c5c5c.. was attested by alice for tiny-Q4_K_M.gguf, these 10 bytes (entry 4)" in proven
     assert "these entries are in log ledger/test of 6 entries, whose checkpoint alice signed" in proven
-    assert "that 3 runs and 1 evaluation went as stated: alice alone says so" in texts(report, "stated")
-    unknown = texts(report, "unknown")
+    assert "that 3 runs and 1 evaluation went as attested: alice alone says so" in texts(report, "attested")
+    unknown = texts(report, "unverified")
     assert f"where {world.base.short} (model of expert-prune) came from" in unknown
     assert f"where {world.corpus.short} (corpus of profile-merge) came from" in unknown
 
@@ -201,8 +201,8 @@ def test_file_taken_out_of_a_folder_is_no_gap(world: World) -> None:
     append_runs(world.log, [(shard, {"shard": out})])
     with_lists = verify_artifact(out, world.log, POLICY, store=world.store)
     assert "from expert-prune (keep 6)" in texts(with_lists, "proven")
-    assert Digest.of(b"pruned weights").short not in texts(with_lists, "unknown")
-    assert Digest.of(b"pruned weights").short in texts(verify_artifact(out, world.log, POLICY), "unknown")
+    assert Digest.of(b"pruned weights").short not in texts(with_lists, "unverified")
+    assert Digest.of(b"pruned weights").short in texts(verify_artifact(out, world.log, POLICY), "unverified")
     lines, receipt = bundle.export(world.log, [out, world.gguf], store=world.store)
     evidence = Bundle(b"\n".join(lines), Receipt.parse(receipt), POLICY)
     examination = Examination(evidence, POLICY, evidence.receipt.trees.values)
@@ -214,10 +214,10 @@ def test_import_is_proven_and_what_was_before_it_is_not_known(world: World) -> N
     taken = Action("import-model", 1, {"source": "org/base"}, {"folder": world.base})
     append_runs(world.log, [(taken, {"model": world.base})])
     report = verify_artifact(world.folder / "base", world.log, POLICY)
-    assert report.verdict == "VERIFIED"
+    assert report.verdict == "VERIFIED with 1 claim unconfirmed"
     what = "folder base, these 2 files and 17 bytes"
     assert f"import-model of 'org/base' took in {what} and gave it on unchanged (entry 6, signed by alice)" in texts(report, "proven")
-    assert f"where {what} came from before import-model of 'org/base' took it in" in texts(report, "unknown")
+    assert f"where {what} came from before import-model of 'org/base' took it in" in texts(report, "unverified")
 
 
 def test_circle_of_runs_is_a_gap(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_circle_of_runs_is_a_gap(tmp_path: Path) -> None:
     log = unsafe_log(tmp_path)
     append_runs(log, [(Action("pack", 1, {}, {"in": one}), {"out": two}), (Action("unpack", 1, {}, {"in": two}), {"out": one})])
     report = verify_artifact(two, log, unsafe_policy("alice"))
-    assert "came from; each maker of it needs what it gave: unpack" in texts(report, "unknown")
+    assert "came from; each maker of it needs what it gave: unpack" in texts(report, "unverified")
 
 
 def test_circle_through_a_folder(world: World) -> None:
@@ -239,7 +239,7 @@ def test_circle_through_a_folder(world: World) -> None:
     append_runs(world.log, [(assemble, {"model": made}), (Action("plan", 1, {}, {"shard": file}), {"plan": other})])
     report = verify_artifact(other, world.log, POLICY, store=world.store)
     assert report.exit_code == 0
-    assert f"where {file.short} (shard of plan) came from before prune-assemble took it in" in texts(report, "unknown")
+    assert f"where {file.short} (shard of plan) came from before prune-assemble took it in" in texts(report, "unverified")
 
 
 # --- without it ------------------------------------------------------------------------------------------------------------------
@@ -256,8 +256,8 @@ def test_alloy_verifies_offline(world: World) -> None:
     assert "the 1 evaluations that tiny.alloy.json repeats are those that were signed" in proven
     assert "the comparison in tiny.alloy.json is the attested report" in proven
     assert "5 of 5 statements are entries of log ledger/test (6 entries, checkpoint signed by alice)" in proven
-    assert "README.md: named by no attestation" in texts(report, "unchecked")
-    assert "1 of 3 results were not found here" in texts(report, "unchecked")
+    assert "README.md: named by no attestation" in texts(report, "unverified")
+    assert "1 of 3 results were not found here" in texts(report, "unverified")
     assert published(world.out) == published(world.alloy) == [world.alloy]
 
 
@@ -372,7 +372,7 @@ def test_key_for_named_artifacts_proves_them_without_a_log(world: World) -> None
     policy = Policy.parse(f'version: 1\nkeys: {{alice: "{UnsafeSigner("alice").public}"}}\nrules: [{rule}]\n')
     report = verify_alloy(world.out, policy)
     assert report.exit_code == 0, report
-    assert "when it was said: the checkpoint is not signed by a key" in texts(report, "unknown")
+    assert "when it was said: the checkpoint is not signed by a key" in texts(report, "unverified")
     assert verify_alloy(world.out, unsafe_policy("bob")).exit_code == 3
 
 
@@ -381,7 +381,7 @@ def test_alloy_without_a_receipt_or_attestations(world: World) -> None:
     world.edit(lambda value: value.pop("receipt"))
     report = verify_alloy(world.out, POLICY)
     assert report.exit_code == 0
-    assert "has no receipt of a log" in texts(report, "unknown")
+    assert "has no receipt of a log" in texts(report, "unverified")
     attestations_of(world.alloy).unlink()
     assert verify_alloy(world.out, POLICY).exit_code == 3
     assert verify_alloy(world.alloy, POLICY).exit_code == 3
@@ -406,7 +406,7 @@ def test_alloy_in_a_working_folder(world: World) -> None:
     (out / "barred").mkdir(mode=0)
     report = verify_alloy(world.alloy, POLICY)
     assert report.exit_code == 0, report
-    proven, unchecked = texts(report, "proven"), texts(report, "unchecked")
+    proven, unchecked = texts(report, "proven"), texts(report, "unverified")
     assert "model/ (all 2 files, 16 bytes) came out of expert-prune" in proven
     assert "tiny-Q4_K_M.gguf, 10 bytes, came out of quantize" in proven
     assert "other/model.safetensors: as large as a file that is attested, with other bytes; not judged here" in unchecked
@@ -472,7 +472,7 @@ def test_dot_folders_of_a_published_folder_are_named(world: World, name: str) ->
     (world.out / name / "python3").symlink_to("/usr/bin/env")
     report = verify_alloy(world.out, POLICY)
     assert report.exit_code == 0, report
-    assert f"{name.removesuffix('/huggingface')}: not looked into" in texts(report, "unchecked")
+    assert f"{name.removesuffix('/huggingface')}: not looked into" in texts(report, "unverified")
 
 
 def test_recipe_hash_is_computed_again(world: World) -> None:
@@ -482,8 +482,8 @@ def test_recipe_hash_is_computed_again(world: World) -> None:
     world.edit(lambda value: value.update(recipe, materials=materials, recipeHash=str(recipe_hash(recipe, materials))))
     report = verify_alloy(world.alloy, POLICY)
     assert report.exit_code == 0, report
-    assert "recipeHash is that of the recipe as it stands there" in texts(report, "unchecked")
-    assert "unused.txt: named by the recipe, and taken by no trusted run" in texts(report, "unchecked")
+    assert "recipeHash is that of the recipe as it stands there" in texts(report, "self-reported")
+    assert "unused.txt: named by the recipe, and taken by no trusted run" in texts(report, "unverified")
     world.edit(lambda value: value["stages"][0].update(learningRate=0.002))
     assert "its recipe and materials give" in texts(verify_alloy(world.alloy, POLICY), "failed")
     world.edit(lambda value: value.update(materials=7))

@@ -25,14 +25,14 @@ def test_verifying_loads_no_ml_library_and_no_network() -> None:
 @pytest.mark.parametrize(
     ("statuses", "verdict", "code"),
     [
-        ([], "FAILED", 3),
-        (["unknown"], "FAILED", 3),
-        (["stated", "unchecked"], "FAILED", 3),
+        ([], "NOT VERIFIED", 3),
+        (["unverified"], "NOT VERIFIED", 3),
+        (["attested", "self-reported"], "NOT VERIFIED", 3),
+        (["failed"], "FAILED", 3),
         (["proven"], "VERIFIED", 0),
-        (["proven", "unknown"], "VERIFIED", 0),
-        (["proven", "stated"], "VERIFIED with 1 statement unconfirmed", 0),
-        (["proven", "stated", "unchecked", "unknown"], "VERIFIED with 2 statements unconfirmed", 0),
-        (["proven", "failed", "stated"], "FAILED", 3),
+        (["proven", "attested"], "VERIFIED with 1 claim unconfirmed", 0),
+        (["proven", "attested", "self-reported", "unverified"], "VERIFIED with 3 claims unconfirmed", 0),
+        (["proven", "failed", "attested"], "FAILED", 3),
     ],
 )
 def test_verdict_follows_from_the_rows(statuses: list[Status], verdict: str, code: int) -> None:
@@ -44,7 +44,7 @@ def test_verdict_follows_from_the_rows(statuses: list[Status], verdict: str, cod
 def test_what_is_about_something_else_verifies_nothing() -> None:
     """A proven row about the log that entries come from says nothing about the target."""
     log = Row("proven", "these entries are in a log", aside=True)
-    assert Report("x", (Row("unknown", "where it came from"), log)).exit_code == 3
+    assert Report("x", (Row("unverified", "where it came from"), log)).exit_code == 3
     assert Report("x", (Row("proven", "made by a run"), log)).verdict == "VERIFIED"
 
 
