@@ -6,6 +6,7 @@
     │   └── PassphraseError      the file is encrypted: no passphrase, or the wrong one
     ├── PolicyError              the policy file says something impossible (exit code 2)
     ├── LocatorError             a text that says neither where something is nor its hash (exit code 2)
+    ├── QrError                  a picture in which no QR code can be read, or a text that fits none
     ├── LogError                 the log cannot be read or written
     │   └── RewrittenError       (also a VerificationError) history is not an extension of what was accepted before
     ├── HubError                 the Hub cannot be asked, or answers what cannot be used
@@ -14,6 +15,7 @@
     │   ├── HubConflictError     a commit was refused: somebody else's came first
     │   └── HubMismatchError     (also a VerificationError) bytes or a revision that are not what the Hub said they are
     └── VerificationError        exit code 3
+        ├── AlloyError           a file that is no alloy, or no chain of commits, of anybody's
         ├── StatementError       signed or not, the statement does not say what it must
         ├── SignatureError       no valid signature
         │   ├── EnvelopeError    not a DSSE envelope at all
@@ -70,12 +72,20 @@ class LocatorError(LedgerError):
     """A text that says neither where something is nor which hash it must have."""
 
 
+class QrError(LedgerError):
+    """A picture in which no QR code can be read, or a text that fits into none."""
+
+
 class LogError(LedgerError):
     """The log cannot be read or written."""
 
 
 class VerificationError(LedgerError):
     """What was to be verified is not proven."""
+
+
+class AlloyError(VerificationError):
+    """Bytes that are no alloy and no chain of commits: not ours, and not of anybody's published format."""
 
 
 class StatementError(VerificationError):
