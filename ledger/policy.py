@@ -13,24 +13,26 @@ Format: docs/formats/policy.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ledger.errors import PolicyError, PublicKeyError, UntrustedError
-from ledger.keys import NAME, PublicKey
-from ledger.predicates import RUN, stage_of
+from ledger.keys import ED25519, NAME, PublicKey
+from ledger.predicates import RUN, builder_of, stage_of
 from ledger.statement import Statement
-from store.digest import Digest
 
 if TYPE_CHECKING:
     from yaml import Node
 
 MAX_POLICY_BYTES = 2**20
 _TRUSTED = Path(__file__).with_name("trusted")
+_AGE = re.compile(r"([1-9][0-9]{0,8})(s|min|h|d)\Z")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,12 @@ class Rule:
 
     Attributes:
         keys: names of keys, each once.
-        threshold: how many different keys of these must have signed.
+        threshold: how many different holders of these keys must have signed, in one entry or in several that say the same.
         stages: which stages' runs.
+        builders: runs by which builders, as their statements name them.
         artifacts: every subject must match one of these by its name or by its digest's text.
-        predicates: which predicate types. None: runs, and every other statement too when `stages` has `*`; a rule for single stages
-            says nothing about claims.
+        predicates: which predicate types. None: runs, and every other statement too when `stages` and `builders` have `*`; a rule for
+            single stages says nothing about claims.
         line: where it stands in the file.
     """
 
@@ -54,27 +57,48 @@ class Rule:
     stages: tuple[str, ...] = ("*",)
     artifacts: tuple[str, ...] = ("*",)
     predicates: tuple[str, ...] | None = None
+    builders: tuple[str, ...] = ("*",)
     line: int | None = field(default=None, compare=False)
 
-    def covers(self, predicate_type: str, stage: str | None, subjects: Mapping[str, Digest]) -> bool:
-        """Whether the rule speaks about such a statement; `stage` is None when it is not a run."""
-        kinds = self.predicates if self.predicates is not None else ("*",) if "*" in self.stages else (RUN,)
+    def covers(self, statement: Statement, stage: str | None) -> bool:
+        """Whether the rule speaks about a statement; `stage` is None when it is not a run."""
+        everything = "*" in self.stages and "*" in self.builders
+        kinds = self.predicates if self.predicates is not None else ("*",) if everything else (RUN,)
         return (
-            _matches(predicate_type, kinds)
+            _matches(statement.predicate_type, kinds)
             and (stage is None or _matches(stage, self.stages))
-            and all(_named(name, self.artifacts) or _matches(str(digest), self.artifacts) for name, digest in subjects.items())
+            and (stage is None or "*" in self.builders or _matches(builder_of(statement) or "", self.builders))
+            and all(_named(name, self.artifacts) or _matches(str(digest), self.artifacts) for name, digest in statement.subjects.items())
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The entries of the log at which a key's signature counts: `first` to `until`, `until` not included; None for no end."""
+    """The entries of the log at which a key's signature counts: `first` to `until`, `until` not included; None for no end.
+
+    `why` says in words what ended it, when a key event of the log did and not the policy.
+    """
 
     first: int = 0
     until: int | None = None
+    why: str = field(default="", compare=False)
 
     def __contains__(self, position: int) -> bool:
         return self.first <= position and (self.until is None or position < self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class Witnesses:
+    """Who must have seen a log's newest checkpoint, and how lately.
+
+    Attributes:
+        names: keys of the policy. threshold: how many different holders of these.
+        max_age_s: how many seconds ago at most; None for any time.
+    """
+
+    names: tuple[str, ...]
+    threshold: int = 1
+    max_age_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +110,8 @@ class Policy:
         rules: a statement is trusted when at least one rule that covers it is met. No rules: nobody is trusted.
         environment: `same` when an E stage's result counts only for the environment that it was made in, else `any`.
         spans: name -> where in the log its signatures count; names that are absent count everywhere.
+        replaces: name -> the older key of the same holder; a threshold counts both once.
+        checkpoints: which witnesses must have seen a log lately; None: none need to.
         source: the file, for messages.
     """
 
@@ -93,6 +119,8 @@ class Policy:
     rules: tuple[Rule, ...]
     environment: Literal["any", "same"] = "any"
     spans: Mapping[str, Span] = field(default_factory=dict)
+    replaces: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Witnesses | None = None
     source: str = field(default="policy", compare=False)
 
     @classmethod
@@ -154,34 +182,71 @@ class Policy:
         """
         return self.spans.get(name, Span()).until is not None
 
-    def judge(self, statement: Statement, signers: frozenset[PublicKey], *, position: int) -> tuple[str, ...]:
+    def holder(self, name: str) -> str:
+        """The first key of whoever holds this one."""
+        while name in self.replaces:
+            name = self.replaces[name]
+        return name
+
+    def holders(self, names: Iterable[str]) -> int:
+        """How many different holders these keys have."""
+        return len({self.holder(name) for name in names})
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether some rule wants more than one holder, so that several entries can count together."""
+        return any(rule.threshold > 1 for rule in self.rules)
+
+    def counting(self, signers: frozenset[PublicKey], position: int | None) -> frozenset[str]:
+        """The names of those keys that count at a place of the log; None: at a place that is not proven, so they must count everywhere."""
+        found = set()
+        for name, key in self.keys.items():
+            span = self.spans.get(name, _ANYWHERE)
+            if key in signers and ((span.first, span.until) == (0, None) if position is None else position in span):
+                found.add(name)
+        return frozenset(found)
+
+    def judge(self, statement: Statement, signers: frozenset[PublicKey], *, position: int | None) -> tuple[str, ...]:
         """The names of the keys that make this statement trusted, sorted.
 
         Args:
             statement: what was signed.
             signers: the keys whose signatures on it were verified.
-            position: the entry's number in the log, from 0; a key counts only within its span.
+            position: the entry's number in the log, from 0, None when it is not proven; a key counts only within its span.
 
         Raises:
             UntrustedError: no rule that covers it is met; the message says who signed and what is missing.
             StatementError: it says that it is a run, and names no stage.
         """
+        counting = self.counting(signers, position)
+        if trusted := self.judge_together([(statement, counting)])[0]:
+            return trusted
         stage = stage_of(statement)
-        signed = {name for name, key in self.keys.items() if key in signers}
-        counting = {name for name in signed if position in self.spans.get(name, Span())}
-        covering = [rule for rule in self.rules if rule.covers(statement.predicate_type, stage, statement.subjects)]
-        trusted = {
-            name
-            for rule in covering
-            if len(counting.intersection(rule.keys)) >= rule.threshold
-            for name in counting.intersection(rule.keys)
-        }
-        if trusted:
-            return tuple(sorted(trusted))
+        covering = [rule for rule in self.rules if rule.covers(statement, stage)]
         about, who = self._about(statement, stage), self._who(signers, counting, position)
         raise UntrustedError(
             f"{about} is not trusted: {who}; {self._missing(covering, counting, stage)}", signers=(str(key) for key in signers)
         )
+
+    def judge_together(self, votes: Sequence[tuple[Statement, frozenset[str]]]) -> list[tuple[str, ...]]:
+        """For each of some statements that say the same, the names that make it trusted, sorted; none when it is not.
+
+        Args:
+            votes: each statement with the names of the keys that signed it and count at its place. A rule counts the holders of all
+                statements that it covers; a statement is trusted by the names among its own that a met rule has.
+
+        Raises:
+            StatementError: one says that it is a run, and names no stage.
+        """
+        trusted: list[set[str]] = [set() for _ in votes]
+        stages = [stage_of(statement) for statement, _ in votes]
+        for rule in self.rules:
+            covered = [number for number, (statement, _) in enumerate(votes) if rule.covers(statement, stages[number])]
+            mine = [(number, votes[number][1].intersection(rule.keys)) for number in covered]
+            if self.holders(name for _, names in mine for name in names) >= rule.threshold:
+                for number, names in mine:
+                    trusted[number] |= names
+        return [tuple(sorted(names)) for names in trusted]
 
     def _about(self, statement: Statement, stage: str | None) -> str:
         what = f"a run of {stage}" if stage is not None else f"a statement of type {statement.predicate_type}"
@@ -189,7 +254,7 @@ class Policy:
         more = f" and {len(statement.subjects) - 1} more" if len(statement.subjects) > 1 else ""
         return f"{what} about {name} {digest.short}{more}"
 
-    def _who(self, signers: frozenset[PublicKey], counting: set[str], position: int) -> str:
+    def _who(self, signers: frozenset[PublicKey], counting: frozenset[str], position: int | None) -> str:
         names = {key: name for name, key in self.keys.items()}
         words = []
         for key in sorted(signers, key=str):
@@ -201,10 +266,12 @@ class Policy:
             else:
                 span = self.spans[name]
                 end = "" if span.until is None else f" until {span.until}"
-                words.append(f"{name} ({key.short}; counts from entry {span.first}{end}, this is entry {position})")
+                why = f"{span.why}: " if span.why else ""
+                place = "its place in the log is not proven" if position is None else f"this is entry {position}"
+                words.append(f"{name} ({key.short}; {why}counts from entry {span.first}{end}, {place})")
         return "signed by " + (", ".join(words) or "nobody")
 
-    def _missing(self, covering: list[Rule], counting: set[str], stage: str | None) -> str:
+    def _missing(self, covering: list[Rule], counting: frozenset[str], stage: str | None) -> str:
         if not self.rules:
             return f"{self.source} has no rules, so it trusts nobody; add one"
         if not covering:
@@ -216,6 +283,36 @@ class Policy:
             where = "" if rule.line is None else f" (line {rule.line})"
             needs.append(f"{rule.threshold} of {', '.join(rule.keys)}{where}, got {', '.join(got) or 'none'}")
         return f"{self.source} needs " + "; or ".join(needs)
+
+    def to_json(self) -> dict[str, Any]:
+        """The policy as JSON, which is YAML too: `parse` gives an equal policy of it."""
+        keys: dict[str, Any] = {}
+        for name, key in self.keys.items():
+            span = self.spans.get(name, _ANYWHERE)
+            fields: dict[str, Any] = {"key": str(key)}
+            fields |= ({"from": span.first} if span.first else {}) | ({"until": span.until} if span.until is not None else {})
+            fields |= {"replaces": self.replaces[name]} if name in self.replaces else {}
+            keys[name] = fields if len(fields) > 1 or name in self.spans else str(key)
+        rules = []
+        for rule in self.rules:
+            value: dict[str, Any] = {"keys": list(rule.keys), "threshold": rule.threshold}
+            patterns = (
+                ("stages", rule.stages),
+                ("artifacts", rule.artifacts),
+                ("predicates", rule.predicates),
+                ("builders", rule.builders),
+            )
+            rules.append(value | {label: list(some) for label, some in patterns if some is not None})
+        policy: dict[str, Any] = {"version": 1, "environment": self.environment, "keys": keys, "rules": rules}
+        if self.checkpoints is not None:
+            wanted = self.checkpoints
+            policy["checkpoints"] = {"witnesses": list(wanted.names), "threshold": wanted.threshold}
+            if wanted.max_age_s is not None:
+                policy["checkpoints"]["maxAge"] = f"{wanted.max_age_s}s"
+        return policy
+
+
+_ANYWHERE = Span()
 
 
 def _named(name: str, patterns: tuple[str, ...]) -> bool:
@@ -249,7 +346,7 @@ keys:
 
 _RULES = """
 # A statement is trusted when one of these rules is met. `stages`, `artifacts` and `predicates` are patterns like a shell's;
-# an artifact is a subject's name or its sha256:... text; `threshold` is how many different keys must have signed.
+# an artifact is a subject's name or its sha256:... text; `threshold` is how many different people must have signed.
 rules:
   - stages: ["*"]
     artifacts: ["*"]
@@ -287,9 +384,10 @@ def _quoted(text: str) -> str:
 
 _TAG = "tag:yaml.org,2002:"
 _FORMS = {"map": "mapping", "seq": "sequence"}
-_TOP = ("version", "keys", "rules", "environment")
-_RULE = ("keys", "threshold", "stages", "artifacts", "predicates")
-_KEY = ("key", "from", "until")
+_TOP = ("version", "keys", "rules", "environment", "checkpoints")
+_RULE = ("keys", "threshold", "stages", "artifacts", "predicates", "builders")
+_KEY = ("key", "from", "until", "replaces")
+_CHECKPOINTS = ("witnesses", "threshold", "maxAge")
 
 
 class _Reader:
@@ -323,16 +421,19 @@ class _Reader:
             raise self._error(
                 top["version"], f"version {top['version'].value} of the policy format is not known here; this program reads version 1"
             )
-        keys, spans = self._keys(top["keys"]) if "keys" in top else ({}, {})
-        rules = tuple(self._rule(item, keys) for item in self._list(top["rules"], "rules")) if "rules" in top else ()
+        keys, spans, replaces = self._keys(top["keys"]) if "keys" in top else ({}, {}, {})
+        known = Policy(keys, (), replaces=replaces)
+        rules = tuple(self._rule(item, known) for item in self._list(top["rules"], "rules")) if "rules" in top else ()
+        checkpoints = self._checkpoints(top["checkpoints"], known) if "checkpoints" in top else None
         environment = self._text(top["environment"], "environment") if "environment" in top else "any"
         if environment not in ("any", "same"):
             raise self._error(top["environment"], f"environment is any or same; got {environment!r}")
-        return Policy(keys, rules, cast('Literal["any", "same"]', environment), spans, self._source)
+        return Policy(keys, rules, cast('Literal["any", "same"]', environment), spans, replaces, checkpoints, self._source)
 
-    def _keys(self, node: Node) -> tuple[dict[str, PublicKey], dict[str, Span]]:
+    def _keys(self, node: Node) -> tuple[dict[str, PublicKey], dict[str, Span], dict[str, str]]:
         keys: dict[str, PublicKey] = {}
         spans: dict[str, Span] = {}
+        replaces: dict[str, Node] = {}
         for name, item in self._mapping(node, "keys", None).items():
             if not NAME.match(name):
                 raise self._error(item, f"{name!r} cannot name a key: letters, digits and ._@- only, at most 64, first a letter or digit")
@@ -343,8 +444,10 @@ class _Reader:
                     raise self._error(item, f"key {name} has no `key: ed25519:...`")
                 text = fields["key"]
                 first = self._integer(fields["from"], "from", 0) if "from" in fields else 0
-                until = self._integer(fields["until"], "until", first + 1) if "until" in fields else None
+                until = self._integer(fields["until"], "until", first) if "until" in fields else None
                 spans[name] = Span(first, until)
+                if "replaces" in fields:
+                    replaces[name] = fields["replaces"]
             try:
                 key = PublicKey.parse(self._text(text, f"key {name}"))
             except PublicKeyError as error:
@@ -353,25 +456,66 @@ class _Reader:
                 twin = next(other for other in keys if keys[other] == key)
                 raise self._error(item, f"{twin} and {name} are the same key, which would count twice")
             keys[name] = key
-        return keys, spans
+        return keys, spans, self._successions(replaces, keys)
 
-    def _rule(self, node: Node, known: Mapping[str, PublicKey]) -> Rule:
+    def _successions(self, named: Mapping[str, Node], keys: Mapping[str, PublicKey]) -> dict[str, str]:
+        """Name -> the key before it; a circle would have no first key."""
+        replaces: dict[str, str] = {}
+        for name, node in named.items():
+            older = self._text(node, "replaces")
+            if older not in keys:
+                raise self._error(node, f"{name} replaces {older!r}, which is no key of this policy{_nearest(older, keys)}")
+            at: str | None = older
+            while at is not None:
+                if at == name:
+                    raise self._error(node, f"{name} replaces {older}, which replaces {name}")
+                at = replaces.get(at)
+            replaces[name] = older
+        return replaces
+
+    def _rule(self, node: Node, known: Policy) -> Rule:
         fields = self._mapping(node, "a rule", _RULE)
         if "keys" not in fields:
             raise self._error(node, "a rule names its keys")
-        names = self._texts(fields["keys"], "the keys of a rule")
-        for number, name in enumerate(names):
-            if name not in known:
-                raise self._error(fields["keys"], f"no key is named {name!r} in this policy{_nearest(name, known)}")
-            if name in names[:number]:
-                raise self._error(fields["keys"], f"{name} is named twice in one rule; different keys are counted, each once")
-        threshold = self._integer(fields["threshold"], "threshold", 1) if "threshold" in fields else 1
-        if threshold > len(names):
-            raise self._error(fields["threshold"], f"threshold {threshold} of {len(names)} keys can never be met")
-        stages, artifacts, predicates = (
-            self._texts(fields[name], name) if name in fields else None for name in ("stages", "artifacts", "predicates")
+        names, threshold = self._some_of(fields, "keys", "the keys of a rule", known)
+        stages, artifacts, predicates, builders = (
+            self._texts(fields[name], name) if name in fields else None for name in ("stages", "artifacts", "predicates", "builders")
         )
-        return Rule(names, threshold, stages or ("*",), artifacts or ("*",), predicates, node.start_mark.line + 1)
+        return Rule(names, threshold, stages or ("*",), artifacts or ("*",), predicates, builders or ("*",), node.start_mark.line + 1)
+
+    def _checkpoints(self, node: Node, known: Policy) -> Witnesses:
+        fields = self._mapping(node, "checkpoints", _CHECKPOINTS)
+        if "witnesses" not in fields:
+            raise self._error(node, "checkpoints name the witnesses that must have seen them")
+        names, threshold = self._some_of(fields, "witnesses", "the witnesses", known)
+        for name in names:
+            if known.keys[name].algorithm != ED25519:
+                raise self._error(fields["witnesses"], f"{name} is {known.keys[name].algorithm}; a witness signs with an Ed25519 key")
+        age = None
+        if "maxAge" in fields:
+            text = self._text(fields["maxAge"], "maxAge")
+            match = _AGE.match(text)
+            if match is None:
+                raise self._error(fields["maxAge"], f"maxAge is a whole number and s, min, h or d, like 30d; got {text!r}")
+            age = int(match[1]) * _SECONDS[match[2]]
+        return Witnesses(names, threshold, age)
+
+    def _some_of(self, fields: Mapping[str, Node], label: str, what: str, known: Policy) -> tuple[tuple[str, ...], int]:
+        """Names of keys, and how many of their holders are enough."""
+        names = self._texts(fields[label], what)
+        for number, name in enumerate(names):
+            if name not in known.keys:
+                raise self._error(fields[label], f"no key is named {name!r} in this policy{_nearest(name, known.keys)}")
+            if name in names[:number]:
+                place = "one rule" if label == "keys" else label
+                raise self._error(fields[label], f"{name} is named twice in {place}; different keys are counted, each once")
+        threshold = self._integer(fields["threshold"], "threshold", 1) if "threshold" in fields else 1
+        if threshold > (most := known.holders(names)):
+            text = f"threshold {threshold} of {most} keys can never be met"
+            if most < len(names):
+                text = f"threshold {threshold} can never be met: these {len(names)} keys have {most} holder{'s' if most > 1 else ''}"
+            raise self._error(fields["threshold"], text)
+        return names, threshold
 
     def _mapping(self, node: Node, what: str, known: tuple[str, ...] | None) -> dict[str, Node]:
         """The items of a mapping; unknown keys are refused when the known ones are given."""

@@ -135,6 +135,14 @@ def stage_of(statement: Statement) -> str | None:
     return _stage_and_version(_definition(statement))[0] if statement.predicate_type == RUN else None
 
 
+def builder_of(statement: Statement) -> str | None:
+    """Who says to have run it, as a run's `runDetails` name the builder; None when they name none, or it is no run."""
+    details = statement.predicate.get("runDetails") if statement.predicate_type == RUN else None
+    builder = details.get("builder") if isinstance(details, dict) else None
+    name = builder.get("id") if isinstance(builder, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def environment_of(statement: Statement) -> tuple[Mapping[str, Any] | None, Digest | None]:
     """The environment that a run recorded and its digest, which is recomputed, never taken from the statement; (None, None) when none was.
 

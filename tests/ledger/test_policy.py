@@ -228,7 +228,7 @@ IMPOSSIBLE = {
     "policy:2: key alice has no `key: ed25519": "version: 1\nkeys: {alice: {from: 1}}",
     "policy:2: unknown 'untill' in key alice; did you mean 'until'": f"version: 1\nkeys: {{alice: {{key: '{ALICE}', untill: 1}}}}",
     "policy:2: from is a whole number from 0, .*; got '-1'": f"version: 1\nkeys: {{alice: {{key: '{ALICE}', from: -1}}}}",
-    "policy:2: until is a whole number from 4, .*; got '3'": f"version: 1\nkeys: {{alice: {{key: '{ALICE}', from: 3, until: 3}}}}",
+    "policy:2: until is a whole number from 3, .*; got '2'": f"version: 1\nkeys: {{alice: {{key: '{ALICE}', from: 3, until: 2}}}}",
     "policy:2: 'alice' is given twice in keys": f"version: 1\nkeys: {{alice: '{ALICE}', alice: '{BOB}'}}",
     "policy:4: alice and bob are the same key, which would count twice": f"version: 1\nkeys:\n  alice: '{ALICE}'\n  bob: '{ALICE}'",
     "policy:3: a rule is a mapping": ONE + "rules: [alice]",
