@@ -1,16 +1,20 @@
 """What an alloy says about itself, as functions of what it says: its hashes, and the names of the files that were made.
 
-Whoever writes an alloy uses them, and so does whoever checks it. Four hashes have four names (docs/formats/alloy.md); two are here.
+Whoever writes an alloy uses them, and so does whoever checks it. Four hashes have four names (docs/formats/alloy.md): `recipe_hash` of what
+was asked for, `file_hash` of the file's bytes, `model_hash` of the list of weights, `result_hash` of one evaluation's record. The two
+others, `legacy_model_hash` and `receiptless_hash`, are conventions of older files that are recognised and never written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from store import canonical
+from store import canonical, files
 from store.digest import Digest
 
 WEIGHTS = (".safetensors", ".gguf")
@@ -55,6 +59,88 @@ def model_hash(files: Sequence[tuple[str, Digest]]) -> Digest:
         raise ValueError("no weight files: a modelHash over nothing would say nothing")
     listing = [{"filename": name, "sha256": digest.hex} for name, digest in sorted(files)]
     return Digest.of(json.dumps(listing, separators=(",", ":"), sort_keys=True).encode())
+
+
+def file_hash(data: bytes) -> Digest:
+    """SHA-256 of an alloy file as it is served. No file can contain its own, so it is given by whoever points at the file."""
+    return Digest.of(data)
+
+
+def result_hash(record: Path) -> Digest:
+    """SHA-256 of the record of each item of one evaluation: the file at `samplesPath`, read to its end.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    return files.hash_file(record)[0]
+
+
+def legacy_model_hash(shards: Mapping[str, Path]) -> Digest:
+    """SHA-256 of all weight bytes, one shard after the other in the order of their names: what older files mean by modelHash.
+
+    It needs every byte, and two models whose shards are cut elsewhere have the same. `shards` are safetensors files by name.
+
+    Raises:
+        ValueError: there is no shard. OSError: one cannot be read.
+    """
+    if not shards:
+        raise ValueError("no weight files: a modelHash over nothing would say nothing")
+    total = hashlib.sha256()
+    for _, path in sorted(shards.items()):
+        with path.open("rb") as file:
+            while piece := file.read(2**20):
+                total.update(piece)
+    return Digest.parse("sha256:" + total.hexdigest())
+
+
+def receiptless_hash(alloy: Mapping[str, Any]) -> Digest:
+    """SHA-256 of an alloy without its `receipt`, as Python writes it with an indent of 2: what one published file means by alloyHash."""
+    return Digest.of(json.dumps({key: value for key, value in alloy.items() if key != "receipt"}, indent=2).encode())
+
+
+def file_hashes(
+    published: Mapping[str, Path],
+    *,
+    lfs: Callable[[str, int], bool | None] | None = None,
+    known: Mapping[str, tuple[Digest, int]] | None = None,
+) -> list[dict[str, Any]]:
+    """`results.integrity.fileHashes` of the files of a publication, sorted by name: `{filename, sha256, size, gitOid, xetHash}`.
+
+    Args:
+        published: name in the repository -> file.
+        lfs: whether the Hub keeps a file of that name and size in bytes in LFS, None when it is not known (then it has no gitOid);
+            default: `kept_in_lfs`.
+        known: name -> digest and size of those that were hashed already.
+
+    Raises:
+        StoreError: a file cannot be read.
+    """
+    from ledger import hub
+
+    told = kept_in_lfs if lfs is None else lfs
+    listed: list[dict[str, Any]] = []
+    for name, path in sorted(published.items()):
+        digest, size = (known or {}).get(name) or files.hash_file(path)
+        item: dict[str, Any] = {"filename": name, "sha256": digest.hex, "size": size}
+        large = told(name, size)
+        if large is not None:
+            item["gitOid"] = hub.lfs_pointer_oid(digest, size) if large else hub.git_blob_oid(path.read_bytes())
+        if large is not False and (xet := hub.xet_hash(path)) is not None:
+            item["xetHash"] = xet
+        listed.append(item)
+    return listed
+
+
+def kept_in_lfs(name: str, size: int) -> bool | None:
+    """What is known of the Hub's choice without asking it: weights go to LFS, and small texts do not.
+
+    >>> kept_in_lfs("a.gguf", 5), kept_in_lfs("config.json", 700), kept_in_lfs("picture.png", 700)
+    (True, False, None)
+    """
+    if name.endswith(WEIGHTS):
+        return True
+    small = size < 2**20 and name.rpartition("/")[2].endswith((".json", ".jsonl", ".txt", ".jinja", ".yaml", ".md"))
+    return False if small else None
 
 
 def deliverables(recipe: str, outputs: Iterable[tuple[str, str, Digest]]) -> dict[str, Digest]:
