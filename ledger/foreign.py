@@ -25,7 +25,9 @@ from ledger import alloy_format
 from ledger.alloy import WEIGHTS, file_hash, legacy_model_hash, model_hash, receiptless_hash
 from ledger.alloy_format import Fault
 from ledger.errors import AlloyError
+from ledger.repo_chain import CHAIN, examine_chain
 from ledger.report import Report, Row, printable
+from ledger.unsigned import MAX_BYTES, UnsignedReport, bytes_row, prefix_text
 from store import canonical, files
 from store.digest import Digest
 from store.errors import CanonicalError, StoreError
@@ -33,12 +35,6 @@ from store.errors import CanonicalError, StoreError
 if TYPE_CHECKING:
     from ledger.hub import Listing
     from ledger.locator import Expected
-
-MAX_BYTES = 64 * 2**20
-"""A file that is larger is none of these."""
-
-CHAIN = "repo-attestation"
-"""The `type` of a file that is no alloy: see `ledger.repo_chain`."""
 
 Verdict = Literal["equal", "differs", "open"]
 """Computed again and equal; computed again and different; cannot be computed from what is here, or is no hash at all."""
@@ -108,43 +104,13 @@ class HashClaim:
     own: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class UnsignedReport(Report):
-    """Findings about something that nobody signed: it is never verified.
-
-    Attributes:
-        pinned: the bytes are those of a full hash that was expected. Only that is worth exit code 0, and it is said of the bytes alone.
-        what: the file, in the verdict: `alloy`.
-    """
-
-    pinned: bool = False
-    what: str = "alloy"
-
-    @property
-    def verdict(self) -> str:
-        """`FAILED`, or `UNSIGNED: ...`."""
-        if any(row.status == "failed" for row in self.rows):
-            return "FAILED"
-        if self.pinned:
-            return f"UNSIGNED: this {self.what} has the expected bytes; nobody signed what it says"
-        return f"UNSIGNED: nobody signed this {self.what}, and no full hash says which bytes were expected"
-
-    @property
-    def exit_code(self) -> int:
-        """0 when the bytes are pinned and nothing contradicts, else 3."""
-        return 0 if self.pinned and self.verdict.startswith("UNSIGNED") else 3
-
-
 def load(data: bytes) -> ForeignAlloy:
     """Read a published alloy in archive mode.
 
     Raises:
         AlloyError: it is not JSON that everybody reads alike (a key twice, NaN, not UTF-8), or no alloy: the reason is named.
     """
-    try:
-        value = canonical.loads(data)
-    except CanonicalError as error:
-        raise AlloyError(f"no alloy: {error}") from error
+    value = _parse(data)
     if not isinstance(value, dict):
         raise AlloyError("no alloy: an alloy is a JSON object")
     if value.get("type") == CHAIN:
@@ -155,6 +121,13 @@ def load(data: bytes) -> ForeignAlloy:
     if not ensemble and not isinstance(value.get("stages"), list):
         raise AlloyError("no alloy: an alloy has a list of stages")
     return ForeignAlloy(data, value, "ensemble" if ensemble else "alloy", tuple(alloy_format.faults(value)))
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return canonical.loads(data)
+    except CanonicalError as error:
+        raise AlloyError(f"no alloy: {error}") from error
 
 
 def find(names: Iterable[str], repo: str) -> str | None:
@@ -407,10 +380,11 @@ def _open(where: str, stated: Any, needed: str) -> HashClaim:
 def examine_foreign(
     source: Path | bytes, expected: Expected | None, listing: Listing | None = None, *, name: str = "", folder: Path | None = None
 ) -> Report:
-    """The honest verdict about an alloy that carries no attestations, or about a repository's chain of commits.
+    """The honest verdict about an alloy that carries no attestations, or about a repository's chain of commits (`ledger.repo_chain`).
 
     Args:
-        source: the file, or its bytes. Of a file in a folder, what the alloy names beside it is hashed too.
+        source: the file, or its bytes. Of a file in a folder, what the alloy names beside it is hashed too; a chain in `.attestation/` is
+            compared with the repository that it lies in.
         expected: the hash from a code, a link, or the person; cut ones are accepted and called that.
         listing: what the Hub lists for its repository.
         name: what it is called in the report; default: the file's name.
@@ -421,34 +395,32 @@ def examine_foreign(
     """
     data = files.read_small(source, MAX_BYTES) if isinstance(source, Path) else source
     target = name or (str(source) if isinstance(source, Path) else "alloy")
-    if folder is None and isinstance(source, Path):
-        folder = source.parent
+    if isinstance(source, Path):
+        folder = folder or source.parent
+        clone = source.absolute().parent.parent
     try:
+        if is_chain(data):
+            inside = isinstance(source, Path) and source.absolute().parent.name == ".attestation" and (clone / ".git").is_dir()
+            return examine_chain(data, expected, repository=clone if inside else None, name=target)
         alloy = load(data)
     except AlloyError as error:
         text = f"{error}; its SHA-256 is {file_hash(data)}"
         return UnsignedReport(target, (Row("failed", text, "Ask for the file that was published"),), what="file")
-    rows = [_without_receipt(alloy, expected, target) or bytes_row(data, expected, target)]
     claims = hashes(alloy, listing=listing, folder=folder)
     pinned = expected is not None and expected.full and expected.matches(alloy.file_hash)
-    rows += [_signature_row(alloy), *_hash_rows(claims, pinned), *_claim_rows(alloy)]
-    rows += [_history_row(alloy), *_fault_rows(alloy)]
+    first = _without_receipt(alloy, expected, target) or bytes_row(data, expected, target)
+    rows = [first, _signature_row(alloy), *_hash_rows(claims, pinned), *_claim_rows(alloy), _history_row(alloy), *_fault_rows(alloy)]
     return UnsignedReport(target, tuple(rows), pinned=pinned)
 
 
-def bytes_row(data: bytes, expected: Expected | None, what: str) -> Row:
-    """What an expected hash, whole or cut, says about some bytes."""
-    digest = file_hash(data)
-    size = f"{_base(what)}, these {len(data):,} bytes,"
-    if expected is None:
-        text = f"{size} have the SHA-256 {digest}; nothing says which was expected"
-        return Row("unverified", text, "--expect sha256:HEX, from the code or the page where you found it")
-    if not expected.matches(digest):
-        text = f"{size} have the SHA-256 {digest}; expected was {expected}"
-        return Row("failed", text, "It was changed, replaced by a later version, or is another file than the code was made for")
-    if expected.full:
-        return Row("proven", f"{size} are the expected ones: {digest}")
-    return Row("unverified", f"{size} have a SHA-256 that begins as expected. {prefix_text(expected)}", "Ask its author for all 64 digits")
+def is_chain(data: bytes) -> bool:
+    """Whether the bytes are a chain of a repository's commits, well formed or not.
+
+    Raises:
+        AlloyError: they are no JSON that everybody reads alike.
+    """
+    value = _parse(data)
+    return isinstance(value, dict) and value.get("type") == CHAIN
 
 
 def _without_receipt(alloy: ForeignAlloy, expected: Expected | None, what: str) -> Row | None:
@@ -462,17 +434,6 @@ def _without_receipt(alloy: ForeignAlloy, expected: Expected | None, what: str) 
         "unverified",
         text if expected.full else f"{text}. {prefix_text(expected)}",
         f"--expect {alloy.file_hash}, if its author confirms it",
-    )
-
-
-def prefix_text(expected: Expected) -> str:
-    """What the first digits of a hash prove, in plain words."""
-    bits = 4 * len(expected.hex)
-    return (
-        f"The {len(expected.hex)} digits {expected.hex} are {bits} bits: an accident does not meet them. "
-        f"A stranger needs about 2^{bits} tries for another file that does, and its author about 2^{bits // 2} for two files with one code"
-        + (", which takes one machine minutes to hours" if bits <= 64 else "")
-        + ", so they say which file is meant and do not prove that this is it"
     )
 
 
