@@ -8,6 +8,7 @@
     ├── LocatorError             a text that says neither where something is nor its hash (exit code 2)
     ├── QrError                  a picture in which no QR code can be read, or a text that fits none
     ├── LogError                 the log cannot be read or written
+    │   ├── MovedError           another process appended first; try again
     │   └── RewrittenError       (also a VerificationError) history is not an extension of what was accepted before
     ├── HubError                 the Hub cannot be asked, or answers what cannot be used
     │   ├── HubUnreachableError  no network, no answer in time, a fault of the Hub's: try again
@@ -22,6 +23,7 @@
         │   └── NoteError        not a signed note, or not a checkpoint
         ├── UntrustedError       validly signed, but the policy does not accept these keys for this
         ├── ContradictionError   trusted statements disagree
+        ├── FrozenError          no witness that the policy wants has seen the log lately
         └── ProofError           an inclusion or consistency proof does not prove it
 
 A failed verification is never a ValueError, so no `except ValueError` around a parser can hide one.
@@ -80,6 +82,10 @@ class LogError(LedgerError):
     """The log cannot be read or written."""
 
 
+class MovedError(LogError):
+    """Another process appended first, so what was to be recorded would stand at another place."""
+
+
 class VerificationError(LedgerError):
     """What was to be verified is not proven."""
 
@@ -130,6 +136,10 @@ class ContradictionError(VerificationError):
     def __init__(self, message: str, *, claims: Mapping[str, Mapping[str, str]] | None = None) -> None:
         self.claims = {who: dict(outputs) for who, outputs in (claims or {}).items()}
         super().__init__(message)
+
+
+class FrozenError(VerificationError):
+    """Too few of the witnesses that the policy wants have seen this log, or too long ago: newer entries may be kept from the reader."""
 
 
 class RewrittenError(LogError, VerificationError):

@@ -13,7 +13,6 @@ A `Log` is for one thread; any number of processes may use one ledger.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import secrets
 import time
@@ -24,17 +23,18 @@ from pathlib import Path
 
 from ledger import dsse, note, predicates, sshsig
 from ledger.entries import Entry
-from ledger.errors import LedgerError, LogError, ProofError, RewrittenError, VerificationError
+from ledger.errors import LedgerError, LogError, MovedError, ProofError, RewrittenError
 from ledger.git import CHECKPOINT, ENVELOPE, Repository, object_id, signed_commit, tree_bytes, unsigned_commit
 from ledger.index import NOTHING, Added, Facts, Index, facts
-from ledger.keys import Signer
+from ledger.keys import ED25519, Signer
+from ledger.memory import Memory, read_checkpoint
 from ledger.note import Checkpoint
 from ledger.statement import Statement
-from ledger.tlog import Frontier, leaf_hash, verify_consistency, verify_inclusion
+from ledger.tlog import EMPTY_ROOT, Frontier, leaf_hash, verify_consistency, verify_inclusion
 from store.digest import Digest
 from store.errors import StoreError
 
-__all__ = ["Clock", "Entry", "InclusionProof", "Log", "Memory"]
+__all__ = ["Clock", "Entry", "InclusionProof", "Log", "Memory", "refuse_unfit"]
 
 Clock = Callable[[], float]
 
@@ -55,93 +55,6 @@ class InclusionProof:
     checkpoint: bytes
 
 
-class Memory:
-    """The last accepted checkpoint of every log, kept outside the ledgers so that whoever rewrites one cannot rewrite this.
-
-    `checkpoints/<sha256 of the origin>` holds the signed note, `places/<sha256 of the folder>` the origin of the log in a folder, and
-    `own/<sha256 of the folder>` says that this user made the ledger in it, or named it as his own: its policy is his.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @classmethod
-    def default(cls) -> Memory:
-        """The user's own: `$XDG_STATE_HOME/ledger`, else `~/.local/state/ledger`."""
-        base = os.environ.get("XDG_STATE_HOME")
-        return cls((Path(base) if base else Path.home() / ".local/state") / "ledger")
-
-    def checkpoint(self, origin: str) -> bytes | None:
-        """The note that was last accepted for a log."""
-        return self._read(self._checkpoint_file(origin))
-
-    def accept(self, checkpoint: Checkpoint, signed: bytes) -> None:
-        """Remember a checkpoint that extends the remembered one; an older one than that changes nothing.
-
-        Raises:
-            LogError: it cannot be written.
-        """
-        known = self.checkpoint(checkpoint.origin)
-        if known is None or _parse_checkpoint(known).size < checkpoint.size:
-            self._write(self._checkpoint_file(checkpoint.origin), signed)
-
-    def origin_at(self, place: Path) -> str | None:
-        """The origin of the log that was accepted in a folder."""
-        data = self._read(self._place_file(place))
-        return None if data is None else data.decode()
-
-    def recall(self, place: Path, origin: str) -> tuple[str, bytes | None]:
-        """The origin of the log that was accepted in a folder (`origin`, when none was), and the checkpoint that was accepted of it."""
-        settled = self.origin_at(place) or origin
-        return settled, self.checkpoint(settled)
-
-    def settle(self, place: Path, origin: str) -> None:
-        """Remember which log lives in a folder."""
-        if self.origin_at(place) != origin:
-            self._write(self._place_file(place), origin.encode())
-
-    def adopt(self, place: Path) -> None:
-        """Remember that the ledger in a folder is this user's own."""
-        if not self.adopted(place):
-            self._write(self._own_file(place), os.fsencode(place.resolve()))
-
-    def adopted(self, place: Path) -> bool:
-        """Whether the ledger in a folder is this user's own."""
-        return self._read(self._own_file(place)) is not None
-
-    def describe(self, place: Path, origin: str) -> str:
-        """The files that hold what is remembered, for a person who replaced a ledger on purpose."""
-        return f"{self._place_file(place)} and {self._checkpoint_file(origin)}"
-
-    def _checkpoint_file(self, origin: str) -> Path:
-        return self._folder / "checkpoints" / hashlib.sha256(origin.encode()).hexdigest()
-
-    def _place_file(self, place: Path) -> Path:
-        return self._folder / "places" / hashlib.sha256(os.fsencode(place.resolve())).hexdigest()
-
-    def _own_file(self, place: Path) -> Path:
-        return self._folder / "own" / hashlib.sha256(os.fsencode(place.resolve())).hexdigest()
-
-    @staticmethod
-    def _read(file: Path) -> bytes | None:
-        try:
-            return file.read_bytes() or None  # empty after a power cut
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def _write(self, file: Path, data: bytes) -> None:
-        aside = file.with_name(f".{file.name}.{secrets.token_hex(6)}")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(data)  # not fsynced: an older one, or none, is a weaker memory and nothing worse
-            aside.rename(file)
-        except OSError as error:
-            raise LogError(
-                f"cannot remember the newest checkpoint in {file.parent}: {error.strerror}. Without it a rollback of the ledger would go "
-                "unnoticed; point XDG_STATE_HOME at a folder that can be written"
-            ) from error
-
-
 @dataclass(frozen=True, slots=True)
 class _Head:
     """The newest entry: its commit, its checkpoint as signed and as read."""
@@ -149,6 +62,19 @@ class _Head:
     oid: str
     signed: bytes
     checkpoint: Checkpoint
+
+
+def refuse_unfit(signer: Signer) -> None:
+    """Refuse a signer that cannot sign a log: C2SP checkpoints are Ed25519.
+
+    Raises:
+        LogError: its key is of another kind.
+    """
+    if signer.public.algorithm != ED25519:
+        raise LogError(
+            f"{signer.name} is an {signer.public.algorithm} key, and a log's checkpoints are signed with Ed25519 ones; name another key "
+            "(`ledger key new NAME` makes one). What it signs can count as a statement all the same"
+        )
 
 
 _REMEMBERED_ENTRIES = 4096
@@ -159,6 +85,8 @@ class Log:
     """The log of one ledger folder. Make it with `create` or `open`."""
 
     def __init__(self, folder: Path, *, signer: Signer | None, clock: Clock, memory: Memory) -> None:
+        if signer is not None:
+            refuse_unfit(signer)
         self.folder = folder
         self.repository = Repository(folder / REPOSITORY)
         self.memory = memory
@@ -179,8 +107,10 @@ class Log:
         `origin` is what its checkpoints call it; it must name one log only, so leave it out (`ledger/` and 16 random hex digits).
 
         Raises:
-            LogError: there is one already.
+            LogError: there is one already, or the signer's key is not Ed25519.
         """
+        if signer is not None:
+            refuse_unfit(signer)
         memory = memory or Memory.default()
         folder.mkdir(parents=True, exist_ok=True)
         name = origin or f"ledger/{secrets.token_hex(8)}"
@@ -214,7 +144,7 @@ class Log:
             head = None
             if oid is not None:
                 signed = self.repository.read_entry(oid).checkpoint
-                head = _Head(oid, signed, _parse_checkpoint(signed))
+                head = _Head(oid, signed, read_checkpoint(signed))
             origin = head.checkpoint.origin if head else self.repository.description
             accepted = self.memory.recall(self.folder, origin)
             now = self.repository.head()
@@ -222,10 +152,31 @@ class Log:
                 oid = now
                 continue
             self._index.sync(oid)
+            if head is not None:
+                self._check_size(head)
             self._check_extends(head, origin, *accepted)
             self._seen = head
             break
         return self._seen if oid is not None else None
+
+    def _check_size(self, head: _Head) -> None:
+        """Compare the size that the newest checkpoint states with the number of commits.
+
+        A size that is believed unseen could be so large that no honest checkpoint is ever newer.
+
+        Raises:
+            LogError: they differ.
+        """
+
+        def check() -> None:
+            size = head.checkpoint.size
+            if [oid for _, oid in self._index.range(size - 1, size)] != [head.oid]:
+                raise LogError(
+                    f"the newest checkpoint of {self.folder} states {size:,} entries, and git holds {self._index.size:,}. Nothing was "
+                    "accepted; run `ledger verify`, and restore the log from a copy or a remote"
+                )
+
+        self._proven(check)
 
     def _check_extends(self, head: _Head | None, origin: str, settled: str, signed: bytes | None) -> None:
         """Compare the log with the one that was accepted before: its origin and its checkpoint."""
@@ -243,7 +194,7 @@ class Log:
             )
         if signed is None:
             return
-        accepted = _parse_checkpoint(signed)
+        accepted = read_checkpoint(signed)
         if accepted.size > size:
             raise RewrittenError(
                 f"the log in {self.folder} was rolled back: it has {size} entries, {accepted.size} were accepted before. {hint}",
@@ -260,6 +211,28 @@ class Log:
                 f"before ({error}). {hint}",
                 accepted=signed,
                 found=found,
+            ) from error
+
+    def prove_extends(self, old: Checkpoint) -> None:
+        """Prove that the log begins with the entries of a checkpoint.
+
+        Raises:
+            RewrittenError: it does not; both checkpoints are in it.
+        """
+        head = self._refresh()
+        new = head.checkpoint if head else Checkpoint(self.origin, 0, EMPTY_ROOT)
+        try:
+            if old.origin != new.origin:
+                raise ProofError(f"it is another log, {old.origin!r}")
+            if old.size > new.size:
+                raise ProofError(f"it has {new.size:,} entries only")
+            self._proven(lambda: self._prove_extension(old, new))
+        except ProofError as error:
+            raise RewrittenError(
+                f"the log {new.origin!r} in {self.folder} does not begin with the {old.size:,} entries of a checkpoint that was seen of "
+                f"it: {error}. It was rolled back, rewritten or forked: keep both checkpoints as evidence",
+                accepted=old.text().encode(),
+                found=head.signed if head else b"",
             ) from error
 
     def _prove_extension(self, old: Checkpoint, new: Checkpoint) -> None:
@@ -401,17 +374,31 @@ class Log:
         """
         return self.inclusion_proofs([number])[0]
 
-    def inclusion_proofs(self, numbers: Sequence[int]) -> list[InclusionProof]:
-        """As `inclusion_proof`, all against one checkpoint, whoever appends meanwhile."""
+    def inclusion_proofs(self, numbers: Sequence[int], *, checkpoint: bytes | None = None) -> list[InclusionProof]:
+        """As `inclusion_proof`, all against one checkpoint, whoever appends meanwhile.
+
+        Args:
+            numbers: of entries.
+            checkpoint: an older signed note of this log, such as one that witnesses cosigned; None: the newest.
+
+        Raises:
+            LogError: there is no such entry. RewrittenError: the checkpoint is not one of this log.
+        """
         head = self._refresh()
+        signed = checkpoint if checkpoint is not None else head.signed if head else b""
         proofs: list[InclusionProof] = []
+        if not numbers:
+            return proofs
+        tree = read_checkpoint(signed)
+        if checkpoint is not None:
+            self.prove_extends(tree)
         for number in numbers:
             leaf = leaf_hash(self.entry(number).envelope)
-            if head is None or number >= head.checkpoint.size:
-                raise LogError(f"entry {number} is younger than the checkpoint")
-            hashes = tuple(self._index.inclusion_path(number, head.checkpoint.size))
-            verify_inclusion(leaf, number, head.checkpoint.size, hashes, head.checkpoint.root)
-            proofs.append(InclusionProof(number, head.checkpoint.size, hashes, head.signed))
+            if number >= tree.size:
+                raise LogError(f"entry {number} is younger than the checkpoint of {tree.size} entries")
+            hashes = tuple(self._index.inclusion_path(number, tree.size))
+            verify_inclusion(leaf, number, tree.size, hashes, tree.root)
+            proofs.append(InclusionProof(number, tree.size, hashes, signed))
         return proofs
 
     def index_contents(self, size: int) -> bytes:
@@ -425,14 +412,15 @@ class Log:
 
     # writing
 
-    def append(self, payloads: Sequence[bytes], lines: Sequence[str]) -> list[Entry]:
+    def append(self, payloads: Sequence[bytes], lines: Sequence[str], *, at: int | None = None) -> list[Entry]:
         """Sign statements and add them as one group: all of them, in this order and next to each other, or none.
 
         `payloads` are statements as canonical JSON (`ledger.statement.make`), `lines` what `git log` shows for each. On return they are
-        durable.
+        durable. With `at`, only when the first of them becomes that entry: for statements that speak of their own place.
 
         Raises:
             StatementError: a payload is no statement, or a run whose action cannot be recomputed from it; nothing was recorded.
+            MovedError: another process appended meanwhile, so the first would be another entry than `at`; nothing was recorded.
             LogError: the log cannot be written.
         """
         if len(payloads) != len(lines):
@@ -445,15 +433,16 @@ class Log:
             if statement.predicate_type == predicates.RUN and known[-1].key is None:
                 predicates.action_of(statement)  # says why
         envelopes = (dsse.sign(payload, signer) for payload in payloads)
-        return self._append(list(zip(envelopes, lines, known, strict=True)))
+        return self._append(list(zip(envelopes, lines, known, strict=True)), at)
 
-    def append_foreign(self, envelopes: Sequence[bytes]) -> list[Entry]:
+    def append_foreign(self, envelopes: Sequence[bytes], *, at: int | None = None) -> list[Entry]:
         """Add envelopes that others signed, byte for byte as received; those that are in the log already are passed over.
 
-        Whether they count is each reader's policy.
+        Whether they count is each reader's policy. `at` is as in `append`.
 
         Raises:
             EnvelopeError, StatementError: one of them is not an envelope around a statement; nothing was recorded.
+            MovedError, LogError: as in `append`.
         """
         group: dict[bytes, tuple[str, Facts]] = {}
         for envelope in envelopes:
@@ -462,14 +451,14 @@ class Log:
             if about is None or all(known.envelope != envelope for known in self.by_subject(about[1])):
                 names = ", ".join(sorted(statement.subjects))
                 group[envelope] = f"received: {statement.predicate_type} about {names}", facts(statement)
-        return self._append([(envelope, line, known) for envelope, (line, known) in group.items()])
+        return self._append([(envelope, line, known) for envelope, (line, known) in group.items()], at)
 
     def _writer(self) -> Signer:
         if self._signer is None:
             raise LogError("this log was opened without a key; appending needs one")
         return self._signer
 
-    def _append(self, group: Sequence[tuple[bytes, str, Facts]]) -> list[Entry]:
+    def _append(self, group: Sequence[tuple[bytes, str, Facts]], at: int | None) -> list[Entry]:
         if not group:
             return []
         signer = self._writer()
@@ -478,6 +467,8 @@ class Log:
             self.repository.join_packs()
             old = self._refresh()
             origin, frontier = self._standing(old)
+            if at not in (None, frontier.size):
+                raise MovedError(f"the log in {self.folder} has {frontier.size:,} entries by now; nothing was recorded, so try again")
             tip = old.oid if old else None
             seconds = int(self._clock())
             who = f"{_person(signer.name)} <{MAIL}> {seconds} +0000"
@@ -539,13 +530,6 @@ class Log:
             raise LogError(f"cannot append to {self.folder}: {error.strerror}. Nothing was recorded") from error
         finally:
             os.close(descriptor)
-
-
-def _parse_checkpoint(signed: bytes) -> Checkpoint:
-    try:
-        return note.parse_note(signed).checkpoint
-    except VerificationError as error:
-        raise LogError(f"checkpoint cannot be read: {error}") from error
 
 
 def _facts_of(entry: Entry) -> Facts:

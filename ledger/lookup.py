@@ -2,23 +2,26 @@
 
 An entry counts after its envelope's signatures were checked against the policy's keys, its key was recomputed from the statement, and the
 policy accepted it at its place in the log. No other cache does that. What does not count is passed over, and said.
+
+Where a rule wants k of n, entries count together: those of one action with equal outputs (of E stages: in one environment), or with the
+same predicate about the same subjects, each with the keys that count at its own place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ledger import dsse, predicates
 from ledger.entries import UNPLACED, Entry
-from ledger.errors import ContradictionError, StatementError, UntrustedError, VerificationError
+from ledger.errors import ContradictionError, SignatureError, StatementError, UntrustedError, VerificationError
 from ledger.policy import Policy
 from ledger.statement import Statement
+from store import canonical
 from store.actions import Action
 from store.digest import Digest
-
-_FAR = 2**62
+from store.errors import StoreError
 
 
 class Entries(Protocol):
@@ -29,9 +32,17 @@ class Entries(Protocol):
         ...
 
 
+class Claims(Entries, Protocol):
+    """Where entries that say the same as another can be found."""
+
+    def by_subject(self, digest: Digest, /) -> list[Entry]:
+        """Entries that say something about an object."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """A statement that was accepted: its entry, what it says, and whose keys made it count."""
+    """A statement that was accepted: its entry, what it says, and whose keys on it made it count, alone or with others' entries."""
 
     entry: Entry
     statement: Statement
@@ -72,34 +83,100 @@ class Hit:
     environment_digest: Digest | None = None
 
 
-def accept(entry: Entry, policy: Policy) -> Trusted:
+def accept(entry: Entry, policy: Policy, claims: Claims | None = None) -> Trusted:
     """Check one entry's envelope against a policy; the number is the entry's, so a key counts only where it may.
+
+    With `claims`, entries found there that say the same count together with it.
 
     Raises:
         SignatureError, StatementError, UntrustedError: it does not count; says why.
     """
+
+    def others(said: _Claim) -> list[Entry]:
+        if claims is None:
+            return []
+        statement = entry.statement
+        if statement.predicate_type == predicates.RUN:
+            found = claims.lookup(predicates.action_of(statement).key)
+        else:
+            found = claims.by_subject(next(iter(statement.subjects.values())))
+        return _by_claim(found).get(said, [])
+
+    return _accept(entry, policy, others)
+
+
+def sift(entries: Iterable[Entry], policy: Policy) -> tuple[list[Trusted], list[Ignored]]:
+    """Split entries into those that count, by themselves or together with others among them, and those that do not."""
+    given = list(entries)
+    claims: dict[_Claim, list[Entry]] = {}
+
+    def others(said: _Claim) -> list[Entry]:
+        if not claims:
+            claims.update(_by_claim(given))
+        return claims.get(said, [])
+
+    trusted: list[Trusted] = []
+    ignored: list[Ignored] = []
+    for entry in given:
+        try:
+            trusted.append(_accept(entry, policy, others))
+        except VerificationError as reason:
+            ignored.append(Ignored(entry, reason))
+    return trusted, ignored
+
+
+_Claim = tuple[object, ...]
+
+
+def _accept(entry: Entry, policy: Policy, others: Callable[[_Claim], list[Entry]]) -> Trusted:
+    """As `accept`; `others` gives the entries that make the same claim."""
     known = entry.accepted.get(id(policy))
     if known is not None and known[0] is policy and isinstance(known[1], Trusted):
         return known[1]
     signed = dsse.verify(entry.signed, policy.keys.values())
     statement = entry.statement
-    places = (entry.number,) if entry.number != UNPLACED else (0, _FAR)  # nowhere in particular: it must count at both ends
-    judged = [frozenset(policy.judge(statement, signed, position=place)) for place in places]
-    trusted = Trusted(entry, statement, tuple(sorted(judged[0] & judged[-1])))
+    position = None if entry.number == UNPLACED else entry.number
+    try:
+        trusted = Trusted(entry, statement, policy.judge(statement, signed, position=position))
+    except UntrustedError:
+        if not policy.together:
+            raise
+        votes = [(statement, policy.counting(signed, position))]
+        votes += [(one.statement, _voters(one, policy)) for one in others(_claim(statement)) if one is not entry]
+        together = policy.judge_together(votes)[0]
+        if not together:
+            raise
+        trusted = Trusted(entry, statement, together)
     entry.accepted[id(policy)] = (policy, trusted)
     return trusted
 
 
-def sift(entries: Iterable[Entry], policy: Policy) -> tuple[list[Trusted], list[Ignored]]:
-    """Split entries into those that count and those that do not."""
-    trusted: list[Trusted] = []
-    ignored: list[Ignored] = []
+def _by_claim(entries: Iterable[Entry]) -> dict[_Claim, list[Entry]]:
+    """Entries by what they say; those that say nothing readable are left out, whoever asks about them is told."""
+    claims: dict[_Claim, list[Entry]] = {}
     for entry in entries:
         try:
-            trusted.append(accept(entry, policy))
-        except VerificationError as reason:
-            ignored.append(Ignored(entry, reason))
-    return trusted, ignored
+            claims.setdefault(_claim(entry.statement), []).append(entry)
+        except (VerificationError, StoreError):
+            continue
+    return claims
+
+
+def _voters(entry: Entry, policy: Policy) -> frozenset[str]:
+    """The names of the keys on an entry that count at its place; none when nobody known signed it."""
+    try:
+        signed = dsse.verify(entry.signed, policy.keys.values())
+    except SignatureError:
+        return frozenset()
+    return policy.counting(signed, None if entry.number == UNPLACED else entry.number)
+
+
+def _claim(statement: Statement) -> _Claim:
+    """What two statements must have in common to say the same."""
+    subjects = tuple(sorted((name, str(digest)) for name, digest in statement.subjects.items()))
+    if statement.predicate_type == predicates.RUN:
+        return predicates.RUN, predicates.action_of(statement).key, predicates.exact_in(statement), subjects
+    return statement.predicate_type, canonical.dumps(statement.predicate), subjects
 
 
 def find(log: Entries, policy: Policy, action: Action, *, environment_digest: Digest | None = None) -> Hit | None:
@@ -163,7 +240,7 @@ def _read(statement: Statement, action: Action) -> tuple[Action, Digest | None]:
     found = predicates.action_of(statement)
     if found.key != action.key:
         raise StatementError(f"the statement is about action {found.key.short}; expected {action.key.short}. The index is wrong; delete it")
-    return found, predicates.environment_of(statement)[1]
+    return found, predicates.exact_in(statement)
 
 
 def refuse_contradiction(action: Action, claims: Sequence[tuple[Trusted, Digest | None]]) -> None:

@@ -152,6 +152,16 @@ def environment_of(statement: Statement) -> tuple[Mapping[str, Any] | None, Dige
     return _environment(_definition(statement))
 
 
+def exact_in(statement: Statement) -> Digest | None:
+    """The digest of the environment in which alone a run's bytes are the same again; None for purity P, which has them anywhere.
+
+    Raises:
+        StatementError: as `environment_of`.
+    """
+    digest = environment_of(statement)[1]
+    return digest if _definition(statement)["internalParameters"]["purity"] == "E" else None
+
+
 def environment_digest(environment: Mapping[str, Any]) -> Digest:
     """SHA-256 of the canonical JSON of an environment.
 
