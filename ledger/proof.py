@@ -14,14 +14,18 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ledger import lookup, note
+from ledger import lookup, note, publication
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import ProofError, VerificationError
 from ledger.policy import Policy, Span
-from ledger.report import Row, printable
+from ledger.report import Row, Status, printable
 from ledger.tlog import HASH_BYTES, leaf_hash, verify_inclusion
+from store import canonical, files
+from store.digest import Digest
+from store.errors import CanonicalError, StoreError
 
 if TYPE_CHECKING:
     from ledger.log import Log
@@ -39,8 +43,20 @@ MAX_PACKED_BYTES = 64 * 2**10
 MAX_HASHES = 63
 """The tree of 2**63 - 1 entries is that high."""
 
+MAX_ALLOY_BYTES = 64 * 2**20
+_SHOWN = 4
+_ABOVE, _ALLOYS = 4, 20
+"""Folders from a file's own upward in which an alloy is looked for, and how many in each."""
 _VERSION = 1
 _INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})\Z")
+
+
+_PACKED = re.compile(rf"\s*(?:\S*#)?{FRAGMENT}[0-9]+\s*\Z")
+
+
+def is_packed(text: str) -> bool:
+    """Whether a text is a packed proof, perhaps after a page's URL."""
+    return bool(_PACKED.match(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +182,16 @@ class Proof:
                 )
             )
             return tuple(rows)
-        about = ", ".join(f"{printable(name, 80)} ({digest})" for name, digest in sorted(trusted.statement.subjects.items())[:4])
+        who = " and ".join(trusted.signers)
+        about = ", ".join(f"{printable(name, 80)} ({digest})" for name, digest in list(trusted.statement.subjects.items())[:_SHOWN])
+        more = f" and {len(trusted.statement.subjects) - _SHOWN} more" if len(trusted.statement.subjects) > _SHOWN else ""
         kind = printable(trusted.statement.predicate_type, 80)
-        text = f"{' and '.join(trusted.signers)}, whom {policy.source} trusts for this, signed a statement ({kind}) about {about}"
-        rows.append(Row("proven", text, entry=self.number if placed else None))
+        number = self.number if placed else None
+        rows.append(
+            Row("proven", f"{who}, whom {policy.source} trusts for this, signed a statement ({kind}) about {about}{more}", entry=number)
+        )
+        if trusted.statement.predicate_type == publication.PUBLICATION:
+            rows.append(_publication(trusted, number))
         return tuple(rows)
 
     def _check_place(self, policy: Policy, rows: list[Row]) -> bool:
@@ -208,6 +230,75 @@ class Proof:
             return False
         rows.append(Row("proven", f"{inside}, whose checkpoint {' and '.join(signers)} signed", entry=self.number, aside=True))
         return True
+
+
+# --- a file ----------------------------------------------------------------------------------------------------------------------
+
+
+def examine_file(file: Path, proof: Proof, *, believed: bool) -> tuple[Row, ...]:
+    """Whether a file is what the statement is about: its subject, or listed in an alloy that is.
+
+    Such an alloy is looked for in the file's folder and in those above it.
+
+    Args:
+        file: hashed here and now.
+        proof: checked or not.
+        believed: whether `Proof.check` found nothing wrong with it; else nothing is called proven.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    try:
+        subjects = Entry(UNPLACED, "", proof.envelope, proof.checkpoint).statement.subjects
+    except VerificationError:
+        return ()  # `check` says so
+    digest, size = files.hash_file(file)
+    proven: Status = "proven" if believed else "unverified"
+    what = f"{printable(file.name)}, these {size:,} bytes,"
+    name = next((name for name, said in subjects.items() if said == digest), None)
+    if name is not None:
+        return (Row(proven, f"{what} {_is(name, file.name)} that the statement is about ({digest})"),)
+    for folder in list(file.absolute().parents)[:_ABOVE]:
+        for alloy in sorted(folder.glob("*.alloy.json"))[:_ALLOYS]:
+            try:
+                data = files.read_small(alloy, MAX_ALLOY_BYTES)
+            except StoreError:
+                continue
+            if Digest.of(data) in subjects.values() and alloy != file.absolute():
+                return (_listed(data, file.absolute().relative_to(folder).as_posix(), digest, what, alloy.name, proven),)
+    said = ", ".join(f"{printable(name, 80)} ({digest})" for name, digest in list(subjects.items())[:_SHOWN])
+    text = f"{what} is not what the statement is about: it has {digest}; the statement names {said}"
+    hint = "Take it again from where it was published; a file other than the alloy is judged when the alloy lies beside it"
+    return (Row("failed", text, hint),)
+
+
+def _listed(alloy: bytes, path: str, digest: Digest, what: str, alloy_name: str, proven: Status) -> Row:
+    """What an alloy whose bytes were stated says of a file."""
+    try:
+        listed = {item["filename"]: str(item["sha256"]) for item in canonical.loads(alloy)["results"]["integrity"]["fileHashes"]}
+    except (CanonicalError, KeyError, TypeError) as error:
+        return Row("failed", f"{what} is named by nobody: {printable(alloy_name)}, which was stated, lists no files ({error!r})")
+    names = sorted(str(name) for name, said in listed.items() if said == digest.hex)
+    if path in names or (names and path not in listed):
+        name = path if path in names else names[0]
+        return Row(proven, f"{what} {_is(name, path)} that {printable(alloy_name)} lists ({digest}), and the statement is about that alloy")
+    said = f"lists it with sha256:{printable(listed[path], 80)}" if path in listed else "does not list it"
+    hint = "Take it again from where it was published"
+    return Row("failed", f"{what} has {digest}; {printable(alloy_name)}, which the statement is about, {said}", hint)
+
+
+def _is(said: str, here: str) -> str:
+    return "is the file" if said == here else f"is {printable(said, 80)} under another name, the file"
+
+
+def _publication(trusted: lookup.Trusted, number: int | None) -> Row:
+    """What a publication says beyond its subject."""
+    try:
+        said = publication.Publication.of(trusted.statement)
+    except VerificationError as error:
+        return Row("failed", f"the statement is no publication that can be read: {error}", entry=number)
+    text = f"{' and '.join(trusted.signers)} {said.event} {printable(said.name, 80)} {printable(said.version, 40)} to {said.target}"
+    return Row("attested", f"{text}: what is there now was not looked at", f"ledger verify {said.target}", number)
 
 
 # --- packing -------------------------------------------------------------------------------------------------------------------

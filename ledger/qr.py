@@ -38,6 +38,7 @@ _PIXELS = 900
 _DIGITS = re.compile(r"[0-9]{20,}\Z")
 """The end of a text for which a second segment pays."""
 
+_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -77,6 +78,20 @@ def encode(text: str) -> QRCode:
     raise QrError(
         f"a text of {len(text):,} characters fits no QR code, which holds 2,953 bytes, or 7,089 digits; give it as a file instead"
     )
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file starts like a picture of a kind that `read` knows.
+
+    Raises:
+        QrError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise QrError(f"{path}: cannot be read: {error.strerror}") from error
+    return head.startswith(_STARTS) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
 
 
 def read(path: Path) -> tuple[str, ...]:
