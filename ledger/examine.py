@@ -14,6 +14,7 @@ from ledger.audit import StrangerError, anchored, log_signers, vouches
 from ledger.chain import Made
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import ContradictionError, VerificationError
+from ledger.inventory import Unread
 from ledger.log import Log
 from ledger.policy import Policy
 from ledger.report import Report, Row, printable
@@ -119,8 +120,12 @@ def _recorded_trees(log: Log, store: Cas) -> Iterator[Tree]:
             yield found
 
 
-def differences(found: Tree, recorded: Iterable[Tree], where: str = "") -> list[Row]:
-    """How a folder differs from the recorded one with which it shares most files; nothing when it shares none with any."""
+def differences(found: Tree, recorded: Iterable[Tree], where: str = "", unread: Iterable[Unread] = ()) -> list[Row]:
+    """How a folder differs from the recorded one with which it shares most files; nothing when it shares none with any.
+
+    `unread` lie there too, with paths from the top; of them nothing but a wrong size is a difference.
+    """
+    dark = {file.path: file.size for file in unread}
     mine = {file.path: file for file in found.entries}
     shared = [(sum(mine.get(file.path) == file for file in one.entries), one) for one in recorded]
     best = max(shared, key=lambda pair: pair[0], default=None)
@@ -131,6 +136,8 @@ def differences(found: Tree, recorded: Iterable[Tree], where: str = "") -> list[
     for path in sorted({*mine, *theirs}):
         one, other = mine.get(path), theirs.get(path)
         if one == other:
+            continue
+        if one is None and other is not None and dark.get(where + path) == other.size:
             continue
         if one is None and other is not None:
             text = f"{where}{path} is missing: {folder_of(best[1])} has it, {other.size:,} bytes, {other.digest.short}"

@@ -1,0 +1,514 @@
+"""One alloy with what travels beside it: what that proves about itself and about files, wherever they lie.
+
+An alloy says things about itself. What its attestations say of the same digests is compared with it. Its own words count for more when its
+bytes are vouched for: by a `released` statement about them that somebody trusted signed, or by the hash that the reader expected. Then
+its list of files (`ledger.manifest`) is compared with what is there as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ledger import lookup, manifest, predicates, publication
+from ledger.alloy import WEIGHTS as HASHED
+from ledger.alloy import deliverables, model_hash, recipe_hash
+from ledger.bundle import Bundle, Receipt
+from ledger.entries import UNPLACED, Entry
+from ledger.errors import ProofError, VerificationError
+from ledger.examine import Examination, folder_of
+from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, WEIGHTS, Inventory, Unread, base, ends, folders, some
+from ledger.locator import Expected
+from ledger.lookup import Trusted
+from ledger.manifest import Listed
+from ledger.policy import Policy
+from ledger.proof import Proof
+from ledger.publication import PUBLICATION, RELEASED, Publication
+from ledger.report import Row, printable
+from store import canonical
+from store.digest import Digest
+from store.errors import CanonicalError, StoreError
+from store.tree import Tree, TreeEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What travels for one alloy, as bytes that were read and not checked.
+
+    Attributes:
+        name: of the alloy file.
+        alloy, attestations: the files. proof: `<name>.tlog-proof`, the place of the release in the log; None when it was not read.
+    """
+
+    name: str
+    alloy: bytes
+    attestations: bytes
+    proof: bytes | None = None
+
+
+def companion(alloy: str, ending: str) -> str:
+    """The path of what lies beside an alloy, like `<name>.attestations.jsonl`."""
+    return alloy.removesuffix(ALLOY) + ending
+
+
+class Claims:
+    """One alloy, with what its attestations prove about itself and about files."""
+
+    def __init__(
+        self, name: str, carried: Carried | None, policy: Policy, *, expected: Expected | None = None, problems: Sequence[Row] = ()
+    ) -> None:
+        """`carried` is None when it could not be read: `problems` say why. `expected` is what the reader was told of the alloy's bytes."""
+        self.name, self._policy = name, policy
+        self.trees: Mapping[Digest, Tree] = {}
+        """The folders that trusted statements are about or took: digest -> files."""
+        self.content: Collection[Digest] = ()
+        """Everything that trusted statements are about or took, and the files of the folders among it."""
+        self.digest = Digest.of(carried.alloy) if carried is not None else None
+        """Of the alloy file."""
+        self.releases: list[tuple[Trusted, Publication]] = []
+        """The trusted statements that released exactly these bytes."""
+        self.listed: Mapping[str, Listed] = {}
+        """The alloy's list of files; empty unless somebody vouches for the alloy's bytes."""
+        self._name = base(name)
+        self._problems: list[Row] = list(problems)
+        self._here: list[TreeEntry] = []  # files that are as attested
+        self._inputs_here: list[str] = []
+        self._present_here: set[Digest] = set()
+        self._files_rows: list[Row] = []  # what was found of the list of files
+        self._outputs: dict[Digest, set[str]] = {}  # what the alloy calls its results
+        self._results: list[tuple[str, str, Digest]] = []  # its results in its order: stage, output, digest
+        self._artifacts: dict[Digest, str] = {}  # its results: digest -> what it is, for people
+        self._actions: set[Digest] = set()  # keys of the trusted runs
+        self._value: dict[str, Any] | None = None
+        self._pinned = expected is not None and expected.full and self.digest is not None and expected.matches(self.digest)
+        if carried is None:
+            return
+        try:
+            self._value, self._bundle = _read(carried, policy)
+        except (VerificationError, StoreError) as error:
+            self._problems.append(Row("failed", f"{self._name}: {error}", "Take both files again from where they were published"))
+            return
+        self._examination = Examination(self._bundle, policy, self._bundle.receipt.trees.values)
+        attestations = base(companion(name, ATTESTATIONS))
+        self._problems += [Row("failed", f"{attestations}: {problem}") for problem in self._bundle.problems]
+        self._counting = lookup.sift(self._bundle.entries, policy)[0]
+        self._place = self._placed(carried.proof)
+        self.releases = [
+            (one, said)
+            for one, said in publication.counting([*self._place, *self._bundle.entries], policy)
+            if said.event == RELEASED and said.alloy[1] == self.digest
+        ]
+        self._subjects, self._inputs = self._named()
+        if self.counts:
+            self._read_results(self._value)
+        if self.vouched:
+            self._read_list(self._value)
+        named = self._subjects | self._inputs
+        self.trees = {digest: one for digest, one in self._bundle.receipt.trees.items() if digest in named}
+        self.content = named | {file.digest for one in self.trees.values() for file in one.entries}
+        self.content = self.content | {one.digest for one in self.listed.values()}
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything that travels with the alloy is signed by somebody trusted."""
+        return self._value is not None and bool(self._counting or self.releases)
+
+    @property
+    def vouched(self) -> str:
+        """Who vouches for the alloy's own bytes, for messages; empty when nobody does."""
+        if self.releases:
+            return f"the alloy that {' and '.join(self.releases[0][0].signers)} released"
+        return "the alloy with the expected hash" if self._pinned else ""
+
+    def _placed(self, proof: bytes | None) -> list[Entry]:
+        """The entry whose place in the log the proof beside the alloy proves, if it does."""
+        if proof is None:
+            return []
+        name = base(companion(self.name, PROOF))
+        try:
+            read = Proof.from_text(proof)
+        except VerificationError as error:
+            self._problems.append(Row("failed", f"{name}: {error}", "Take it again from where it was published"))
+            return []
+        if not any(entry.envelope == read.envelope for entry in self._bundle.entries):
+            text = f"{name} is about a statement that {base(companion(self.name, ATTESTATIONS))} does not have"
+            self._problems.append(Row("failed", text, "Take both files again from where they were published"))
+            return []
+        rows = read.check(self._policy)
+        self._problems += [row for row in rows if row.status == "failed"]
+        place = [row for row in rows if row.aside or row.status == "unverified"]
+        self._files_rows += place
+        return [Entry(read.number, "", read.envelope, read.checkpoint)] if any(row.status == "proven" for row in place) else []
+
+    def _read_list(self, value: Mapping[str, Any]) -> None:
+        integrity = _dict(_dict(value.get("results")).get("integrity"))
+        try:
+            self.listed = manifest.parse(integrity.get("fileHashes", []))
+        except ProofError as error:
+            self._problems.append(Row("failed", f"{self._name}: {error}", "Ask its maker for an alloy of the published format"))
+
+    def _named(self) -> tuple[set[Digest], set[Digest]]:
+        """Digests that trusted statements are about, and those that trusted runs took."""
+        subjects, inputs = set[Digest](), set[Digest]()
+        for one in self._counting:
+            if one.statement.predicate_type == PUBLICATION:
+                continue  # about the alloy, not about what it describes
+            subjects |= set(one.statement.subjects.values())
+            if one.statement.predicate_type == predicates.RUN:
+                action = predicates.action_of(one.statement)
+                inputs |= set(action.inputs.values())
+                self._actions.add(action.key)
+        return subjects, inputs - subjects
+
+    def _read_results(self, value: Mapping[str, Any]) -> None:
+        """What the alloy names as its results."""
+        called = set[tuple[str, str]]()
+        for item in _list(_dict(value.get("results")).get("artifacts")):
+            try:
+                digest, stage, output = Digest.parse(item["digest"]), str(item["stage"]), str(item["output"])
+            except (KeyError, TypeError, StoreError) as error:
+                self._problems.append(Row("failed", f"{self._name}: results.artifacts cannot be read: {error!r}"))
+                continue
+            # Anybody can write such a label, so it is shown as a quotation, with what it stands for.
+            label = printable(f"{stage} {output}", 80).replace("'", "?")
+            self._artifacts.setdefault(digest, f"the result '{label}' ({digest.short})")
+            self._outputs.setdefault(digest, set()).add(output)
+            self._results.append((stage, output, digest))
+            if (stage, output) in called:
+                self._problems.append(Row("failed", f"{self._name} names two results '{label}'"))
+            called.add((stage, output))
+        if not self._artifacts:
+            self._problems.append(Row("failed", f"{self._name} names no artifact, so its attestations are about nothing of it"))
+
+    # the files
+
+    def sizes(self) -> set[int]:
+        """The sizes in bytes of what the alloy and its attestations name, as far as they say them."""
+        results = _dict((self._value or {}).get("results"))
+        listed = [*_list(results.get("artifacts")), *_list(_dict(results.get("integrity")).get("fileHashes"))]
+        said = [item.get(key) for item in listed if isinstance(item, dict) for key in ("sizeBytes", "size")]
+        return {file.size for one in self.trees.values() for file in one.entries} | {size for size in said if type(size) is int}
+
+    def match(self, present: Inventory) -> tuple[set[str], set[str]]:
+        """Find what is attested among files; gives the paths that are, and the folders that are as a whole.
+
+        A folder of which all files are as attested but some that are unread is neither proven nor wrong, and its files are covered too.
+        """
+        covered, settled = set[str](), set[str]()
+        if self._value is None:
+            return covered, settled
+        unread = {file.path: file for file in present.unread}
+        named = self._subjects | self._inputs
+        pieces = {file.digest for one in self.trees.values() for file in one.entries if ends(file.path, WEIGHTS)}
+        largest_first = sorted(self.trees.items(), key=lambda pair: -len(pair[1].entries))
+        for where, here in folders(present.files):
+            for digest, one in largest_first:
+                if where in settled and digest not in self._artifacts:
+                    continue  # a part of the folder that is settled as a whole
+                if one.entries and all(here.get(file.path) == file for file in one.entries):
+                    settled.add(where)
+                    covered |= {where + file.path for file in one.entries}
+                    self._matched(digest, where or "./", f"{where or './'} (all {len(one.entries)} files, {one.size:,} bytes{present.how})")
+                elif where not in settled and (dark := _all_but_unread(one, here, unread, where)):
+                    settled.add(where)
+                    covered |= {where + file.path for file in one.entries}
+                    text = (
+                        f"{where or './'} is {folder_of(one)}, as far as is listed: of {some(dark)} only a git id is, and none is attested"
+                    )
+                    self._files_rows.append(Row("unverified", text, "--full reads the files"))
+            if present.whole and not present.unread and where not in settled and (unlisted := Tree.of(here.values())).digest in named:
+                settled.add(where)
+                covered |= {where + path for path in here}
+                self._matched(
+                    unlisted.digest, where or "./", f"{where or './'} (all {len(here)} files, {unlisted.size:,} bytes{present.how})"
+                )
+        for file in present.files:
+            if file.digest in named and (file.path not in covered or file.digest in self._artifacts):
+                if file.path not in covered and file.digest in pieces and file.digest not in self._artifacts:
+                    continue  # a shard of a model is nothing without the rest of it
+                self._matched(file.digest, file.path, f"{file.path}, {file.size:,} bytes{present.how},")
+                covered.add(file.path)
+        if self.listed:
+            found = manifest.compare(self.listed, present, self.vouched)
+            self._files_rows += found.rows
+            covered |= found.equal | found.differing | {path for path in self.listed if path in unread}
+        self._here = [file for file in present.files if file.path in covered]
+        return covered, settled
+
+    def _matched(self, digest: Digest, path: str, what: str) -> None:
+        if digest in self._subjects:
+            self._artifacts[digest] = what
+            self._present_here.add(digest)
+        else:
+            self._examination.names[digest] = path
+            self._inputs_here.append(path)
+
+    def about(self, digest: Digest, what: str) -> list[Row] | None:
+        """The findings about one file, whatever the alloy's results are; None when no trusted statement is about it."""
+        if self._value is None:
+            return None
+        holders = [one for held, one in self.trees.items() if held in self._subjects and any(file.digest == digest for file in one.entries)]
+        rows = self._examination.rows
+        if self._examination.mentions(digest):
+            self._examination.explain([(digest, what)])
+        elif holders:
+            path = next(file.path for file in holders[0].entries if file.digest == digest)
+            rows.append(Row("proven", f"{what} are the file {path} of {folder_of(holders[0])}"))
+            self._examination.explain([(holders[0].digest, folder_of(holders[0]))])
+        else:
+            return None
+        return [*self._problems, *rows, self._places()]
+
+    # the findings
+
+    def findings(self) -> list[Row]:
+        """Everything about the alloy itself and its results, after `match`."""
+        rows = list(self._problems)
+        if self._value is None:
+            return rows
+        rows += [self._release(*one) for one in self.releases]
+        if self._pinned:
+            rows.append(Row("proven", f"{self._name} has the expected hash, {self.digest}"))
+        rows += self._files_rows
+        if not self.counts:
+            return [*rows, *self._strangers(self._value)]
+        if self._inputs_here:
+            count = f"{len(self._inputs_here)} files here were inputs" if len(self._inputs_here) > 1 else "a file here was an input"
+            rows.append(Row("proven", f"{count} of what is attested: {some(self._inputs_here, 3)}"))
+        if missing := len(set(self._artifacts) - self._present_here):
+            text = f"{missing} of {len(self._artifacts)} results were not found here, so their bytes were not looked at"
+            rows.append(Row("unverified", text))
+        examination = self._examination
+        mentioned = [(digest, what) for digest, what in self._artifacts.items() if examination.mentions(digest)]
+        here = [(digest, what) for digest, what in mentioned if digest in self._present_here]
+        away = [(digest, what) for digest, what in mentioned if digest not in self._present_here]
+        examination.explain(here or away, away=away if here else ())
+        for digest, what in self._artifacts.items():
+            if not examination.mentions(digest):
+                examination.strange(digest, what)
+        return [*rows, *examination.rows, *self._numbers(self._value), self._places()]
+
+    def _release(self, one: Trusted, said: Publication) -> Row:
+        number = one.entry.number
+        text = (
+            f"{' and '.join(one.signers)} signed the release of {printable(said.name, 80)} {printable(said.version, 40)} at {said.target}: "
+            f"this {self._name}, {said.alloy[1]}"
+        )
+        return Row("proven", text, entry=number if number != UNPLACED else None)
+
+    def _strangers(self, value: Mapping[str, Any]) -> list[Row]:
+        """That nobody trusted signed anything here, and what would settle it."""
+        entries = self._bundle.entries
+        ignored = lookup.sift(entries, self._policy)[1]
+        attestations = base(companion(self.name, ATTESTATIONS))
+        first = f": {ignored[0].reason}" if ignored else ""
+        text = f"none of the {len(entries)} statements in {attestations} is signed by somebody whom {self._policy.source} trusts{first}"
+        hint = "if you know the signer's key, trust it (`ledger key trust`) or name a policy (--policy FILE)"
+        if not self._pinned:
+            hint += "; --expect sha256:HEX, from somebody you believe, settles the bytes"
+        rows = [Row("unverified", text, hint)]
+        if self._pinned:
+            rows.append(Row("self-reported", f"everything that {self._name} says, but for the files that it lists: {some(list(value))}"))
+        return rows
+
+    def _numbers(self, value: Mapping[str, Any]) -> list[Row]:
+        """Compare what the alloy repeats with what was signed, and what it computes with what it is computed from."""
+        results = _dict(value.get("results"))
+        rows: list[Row] = []
+        benchmarks = results.get("benchmarks") or []
+        for item in benchmarks if isinstance(benchmarks, list) else [None]:
+            if not self._attested(item):
+                what = printable(str(item.get("benchmark", item.get("name", "?")))) if isinstance(item, dict) else "?"
+                text = f"{self._name} gives a result of {what} that no trusted statement gives: {printable(str(item))}"
+                rows.append(Row("failed", text))
+        if benchmarks and not rows:
+            rows.append(Row("proven", f"the {len(benchmarks)} evaluations that {self._name} repeats are those that were signed"))
+        if "comparison" in results:
+            rows.append(self._comparison(results["comparison"]))
+        rows += self._actions_of(results)
+        hashes, sizes_open = self._hashes(value, results)
+        return [*rows, *hashes, *self._recipe(value), *self._unsigned(value, results, sizes_open)]
+
+    def _attested(self, item: Any) -> bool:
+        try:
+            digest = Digest.parse(item["digest"])
+        except (KeyError, TypeError, StoreError):
+            return False
+        said = {key: value for key, value in item.items() if key not in ("subject", "digest", "entry")}
+        called = self._outputs.get(digest, set[str]())
+        return any(
+            one.statement.predicate_type == predicates.EVALUATION
+            and dict(one.statement.predicate) == said
+            # Else a number of one model could be shown as another's: the rows of an alloy are read by their names.
+            and bool(called)
+            and item.get("subject") in called | {name for name, about in one.statement.subjects.items() if about == digest}
+            and (one.entry.number == UNPLACED or item.get("entry", one.entry.number) == one.entry.number)
+            for one in self._examination.sift(digest)[0]
+        )
+
+    def _comparison(self, comparison: Any) -> Row:
+        try:
+            digest = Digest.of(canonical.dumps(comparison))
+        except CanonicalError as error:
+            return Row("failed", f"the comparison in {self._name} cannot be hashed: {error}")
+        if digest in self._subjects and digest in self._outputs:
+            return Row("proven", f"the comparison in {self._name} is the attested report {digest.short}")
+        return Row("failed", f"the comparison in {self._name} is not what a trusted run reported: it hashes to {digest.short}")
+
+    def _actions_of(self, results: Mapping[str, Any]) -> list[Row]:
+        """Compare the list of actions with the runs that were signed."""
+        listed = results.get("actions") or []
+        if not isinstance(listed, list):
+            return [Row("failed", f"{self._name}: results.actions is no list")]
+        known = {str(key) for key in self._actions}
+        strange = [item for item in listed if not isinstance(item, str) or item not in known]
+        if strange:
+            first = printable(str(strange[0]), 80)
+            return [Row("failed", f"{self._name} lists {len(strange)} actions of which no trusted run is attested, first {first}")]
+        if not listed:
+            return []
+        more = len(known - set(listed))
+        also = f", and {more} more runs are attested" if more else ""
+        return [Row("proven", f"a trusted run is attested of each of the {len(set(listed)):,} actions that {self._name} lists{also}")]
+
+    def _hashes(self, value: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[list[Row], int]:
+        """Compare the list of weight files, with their names and sizes, and the hash over it; and how many sizes could not be compared."""
+        rows: list[Row] = []
+        integrity = _dict(results.get("integrity"))
+        attested = [file for digest, one in self.trees.items() if digest in self._subjects for file in one.entries] + self._here
+        names: dict[Digest, set[str]] = {digest: set() for digest in self._subjects}
+        sizes = {digest: len(one.to_bytes()) for digest, one in self.trees.items()} | {file.digest: file.size for file in attested}
+        for file in attested:
+            names.setdefault(file.digest, set()).update((file.path, base(file.path)))
+        for name, digest in deliverables(str(value.get("name", "")), self._results).items():
+            names.get(digest, set()).add(name)
+            for file in self.trees[digest].entries if digest in self.trees else ():
+                names.get(file.digest, set()).add(f"{name}/{file.path}")
+        for digest, outputs in self._outputs.items():  # as older alloys name them
+            names.get(digest, set()).update(f"{output.removeprefix('gguf-')}.gguf" for output in outputs)
+        listed: list[tuple[str, Digest]] = []
+        sizes_open = 0
+        hashes = integrity.get("fileHashes") or []
+        each: list[Any] = hashes if isinstance(hashes, list) else [None]
+        for item in each:
+            try:
+                name, digest = item["filename"], Digest.parse(f"sha256:{item['sha256']}")
+                fits = bool(self.vouched or name in names.get(digest, ())) and _same_size(item.get("size"), sizes.get(digest))
+                listed.append((str(name), digest))
+                sizes_open += "size" in item and digest not in sizes
+            except (KeyError, TypeError, StoreError):
+                fits = False
+            if not fits:
+                rows.append(Row("failed", f"{self._name} lists a file {printable(str(item))} that no trusted statement covers"))
+        for item in _list(results.get("artifacts")):
+            size = next((size for digest, size in sizes.items() if str(digest) == _dict(item).get("digest")), None)
+            if not _same_size(_dict(item).get("sizeBytes"), size):
+                text = f"{self._name} lists a result {printable(str(item))}" + (f" that has {size:,} bytes" if size is not None else "")
+                rows.append(Row("failed", text))
+            sizes_open += "sizeBytes" in _dict(item) and size is None
+        stated = integrity.get("modelHash")
+        weights = [(name, digest) for name, digest in listed if name.endswith(HASHED)]
+        if stated is not None and (not weights or stated != str(model_hash(weights))):
+            text = f"{self._name} states the modelHash {printable(str(stated), 80)}; the files that it lists give another"
+            rows.append(Row("failed", text, "Take it again from where it was published"))
+        elif stated is not None and not rows:
+            text = f"modelHash is that of the {len(weights)} weight files that {self._name} lists, each of them attested"
+            rows.append(Row("proven", text))
+        return rows, sizes_open
+
+    def _recipe(self, value: Mapping[str, Any]) -> list[Row]:
+        """Compute the hash of the recipe again, and look for its materials among what was taken."""
+        if "recipeHash" not in value or "materials" not in value:
+            return []
+        materials = value["materials"]
+        try:
+            if not isinstance(materials, dict):
+                raise ProofError("its materials are no object")
+            digests = {name: Digest.parse(text) for name, text in materials.items()}
+            computed = recipe_hash(value, {name: str(digest) for name, digest in digests.items()})
+        except (ProofError, StoreError, TypeError) as error:
+            return [Row("failed", f"{self._name}: its recipeHash cannot be computed: {error}")]
+        if str(computed) != value["recipeHash"]:
+            stated = printable(str(value["recipeHash"]), 80)
+            return [Row("failed", f"{self._name} states the recipeHash {stated}; its recipe and materials give {computed}")]
+        unused = sorted(printable(name, 60) for name, digest in digests.items() if digest not in self._subjects | self._inputs)
+        return [Row("unverified", f"{some(unused)}: named by the recipe, and taken by no trusted run that is attested")] if unused else []
+
+    def _unsigned(self, value: Mapping[str, Any], results: Mapping[str, Any], sizes_open: int) -> list[Row]:
+        """What nobody signed and nothing that was signed gives."""
+        recomputed = "recipeHash" in value and "materials" in value
+        checked = ("results", "receipt", *(("recipeHash",) if recomputed else ()))
+        names = [str(key) for key in value if key not in checked]
+        also = ("actions",) if results.get("actions") else ()
+        names += [f"results.{key}" for key in results if key not in ("artifacts", "benchmarks", "comparison", "integrity", *also)]
+        names += [f"integrity.{key}" for key in _dict(results.get("integrity")) if key not in ("fileHashes", "modelHash")]
+        if sizes_open:
+            names.append(f"{sizes_open} sizes of what was not found")
+        if not names:
+            return []
+        also_hashed = "; recipeHash is that of the recipe as it stands there" if recomputed else ""
+        shown = some([printable(name, 40) for name in names], 24)
+        if self.releases:
+            who = " and ".join(self.releases[0][0].signers)
+            return [
+                Row("attested", f"the rest of {self._name}, which {who} released as a whole, and nobody confirmed: {shown}{also_hashed}")
+            ]
+        text = f"signed by nobody in {self._name}: {shown}{also_hashed}; what was done is in the statements above"
+        return [Row("self-reported", text)]
+
+    def _places(self) -> Row:
+        bundle = self._bundle
+        entries = [entry for entry in bundle.entries if not _is_release(entry)]  # later than the receipt; `_placed` is about them
+        placed = sum(entry.number != UNPLACED for entry in entries)
+        if bundle.anchored_by:
+            who = " and ".join(bundle.anchored_by)
+            log = f"log {bundle.origin} ({bundle.size:,} entries, checkpoint signed by {who})"
+            text = f"{placed} of {len(entries)} statements are entries of {log}"
+            return Row("proven", text, aside=True) if placed == len(entries) else Row("unverified", text)
+        if bundle.receipt.checkpoint is None:
+            return Row("unverified", f"when it was said: {self._name} has no receipt of a log")
+        keys = ", ".join(sorted(self._policy.log_keys)) or "nobody"
+        text = f"when it was said: the checkpoint is not signed by a key that {self._policy.source} lets sign a log ({keys})"
+        return Row("unverified", text)
+
+
+def _read(carried: Carried, policy: Policy) -> tuple[dict[str, Any], Bundle]:
+    """An alloy's JSON, and its attestations with their places.
+
+    Raises:
+        VerificationError, StoreError: one of the two files is not what it should be.
+    """
+    value = canonical.loads(carried.alloy)
+    if not isinstance(value, dict):
+        raise ProofError("an alloy is a JSON object")
+    receipt = value.get("receipt")
+    inner = receipt.get("ledger") if isinstance(receipt, dict) else None
+    return value, Bundle(carried.attestations, Receipt.parse(inner) if inner is not None else None, policy)
+
+
+def _is_release(entry: Entry) -> bool:
+    try:
+        return entry.statement.predicate_type == PUBLICATION
+    except (VerificationError, StoreError):
+        return False
+
+
+def _all_but_unread(one: Tree, here: Mapping[str, TreeEntry], unread: Mapping[str, Unread], where: str) -> list[str]:
+    """The unread files that stand between a folder and a recorded one; none when something else does, or nothing."""
+    dark = [file for file in one.entries if here.get(file.path) != file]
+    same = all(where + file.path in unread and unread[where + file.path].size == file.size for file in dark)
+    return [file.path for file in dark] if same and len(dark) < len(one.entries) else []
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _same_size(said: object, size: int | None) -> bool:
+    """Whether a size that an alloy says, if it says one, is that of the bytes, if they are known."""
+    return said is None or (type(said) is int and said >= 0 and size in (None, said))

@@ -1,0 +1,68 @@
+"""Everything that lies somewhere against all alloys there: what each proves, what none names, and what of that is a risk.
+
+The same for a folder that was hashed and for a repository that a Hub lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ledger.claims import Claims
+from ledger.examine import differences, folder_of
+from ledger.inventory import WEIGHTS, Inventory, ends, folders, risky, some
+from ledger.report import Row
+from store.tree import Tree
+
+
+def judge(present: Inventory, alloys: Sequence[Claims]) -> list[Row]:
+    """The findings that no single alloy answers for, after each has looked for its own: every file must be named by one of them.
+
+    `present` is without what only carries the proof: alloys, attestations, proofs, signatures.
+    """
+    covered, settled, differing = set[str](), set[str](), set[str]()
+    for one in alloys:
+        paths, whole = one.match(present)
+        covered |= paths
+        settled |= whole
+    rows: list[Row] = []
+    trees = {digest: listing for one in alloys for digest, listing in one.trees.items()}
+    for where, here in folders(present.files):
+        if where not in settled and any(where + path not in covered for path in here):
+            found = differences(Tree.of(here.values()), trees.values(), where, unread=present.unread)
+            rows += found
+            differing |= {where + path for path in here} if found else set()
+    content = {digest for one in alloys for digest in one.content}
+    pieces = {file.digest: listing for listing in trees.values() for file in listing.entries if ends(file.path, WEIGHTS)}
+    loose = [file for file in present.files if file.path not in covered | differing]
+    dark = [file for file in present.unread if file.path not in covered]
+    everything = [file.path for file in present.files] + [file.path for file in present.unread]
+    dangers = set(risky([file.path for file in loose] + [file.path for file in dark], everything))
+    vouched = any(one.counts or one.vouched for one in alloys)
+    if not vouched and dangers:
+        text = f"no trusted statement names {some(sorted(dangers))}; a model may be loaded from there"
+        rows.append(Row("unverified", text, "Trust who signed it, or take the model from where somebody trusted published it"))
+    for file in loose if vouched else ():
+        if file.path not in dangers:
+            continue
+        text = f"{file.path}, {file.size:,} bytes, is named by no trusted statement ({file.digest}); a model may be loaded from it"
+        if file.digest in pieces:
+            text = f"{file.path}, {file.size:,} bytes, is a piece of {folder_of(pieces[file.digest])}, which is not here as it was made"
+        rows.append(Row("failed", text, "Take it from where it was published, or delete it"))
+    sizes = {file.size for listing in trees.values() for file in listing.entries} | {
+        one.size for alloy in alloys for one in alloy.listed.values()
+    }
+    open_: list[str] = []
+    for dim in dark if vouched else ():
+        if dim.path in dangers and dim.size not in sizes and None not in sizes:
+            text = f"{dim.path}, {dim.size:,} bytes, is named by no trusted statement, nor is any file of that size; it can change a model"
+            rows.append(Row("failed", text, "Take the repository at an older revision, or ask its owner"))
+        elif dim.path in dangers:
+            open_.append(dim.path)
+    if open_:
+        text = f"{some(open_)}: only a git id of it is listed, and none is attested; it may change what is loaded"
+        rows.append(Row("unverified", text, "--full reads it"))
+    others = [file.path for file in loose if file.path not in dangers and file.digest not in content]
+    others += [file.path for file in dark if file.path not in dangers]
+    if others:
+        rows.append(Row("unverified", f"{some(sorted(others))}: named by no attestation"))
+    return rows
