@@ -52,6 +52,11 @@ class Nll:
         """What two results must agree on to be joined or paired."""
         return {"n_ctx": self.n_ctx, "bos": self.bos, "kv": self.kv, "flash": self.flash}
 
+    def chunk_means(self) -> list[float]:
+        """Mean nll of each chunk, in nats: what two results of different resolution have in common."""
+        scored = len(self.values) // self.chunks
+        return [math.fsum(self.values[start : start + scored]) / scored for start in range(0, len(self.values), scored)]
+
     def to_bytes(self) -> bytes:
         """The file: magic, header length, canonical JSON padded to 8 bytes, float64 values.
 

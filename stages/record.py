@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from typing import Any
 
 from ledger import predicates, statement
 from ledger.alloy import plain
@@ -24,12 +25,16 @@ def outputs_of(done: Done) -> dict[str, Digest]:
     return {name: Digest.parse(text) for name, text in done.outputs.items()}
 
 
-def statements_of(done: Done, action: Action, leaf: Leaf, node: Node, *, invocation: str) -> list[tuple[bytes, str]]:
+def statements_of(
+    done: Done, action: Action, leaf: Leaf, node: Node, *, invocation: str, rerun: Mapping[str, Any] | None = None
+) -> list[tuple[bytes, str]]:
     """The run itself first, then what the leaf claims about objects: (statement to sign, line for people) each.
 
-    `invocation` is `<recipe>/<run>`, so that later runs can say where a result is from.
+    `invocation` is `<recipe>/<run>`, so that later runs can say where a result is from. `rerun` says of which entry this is a rerun, and
+    how it came out (`stages.rerun`).
     """
     outputs = outputs_of(done)
+    more = {"warnings": list(done.warnings), "rerun": rerun}
     predicate = predicates.run_predicate(
         action,
         purity=leaf.purity,
@@ -38,7 +43,7 @@ def statements_of(done: Done, action: Action, leaf: Leaf, node: Node, *, invocat
         invocation=invocation,
         started_on=utc(done.started),
         finished_on=utc(done.finished),
-        byproducts={"notes": plain(done.notes)} | ({"warnings": list(done.warnings)} if done.warnings else {}),
+        byproducts={"notes": plain(done.notes)} | {name: value for name, value in more.items() if value},
     )
     made = [(statement.make(outputs, predicates.RUN, predicate), _line(node, action, outputs))]
     for claim in done.claims:
