@@ -474,17 +474,15 @@ class HfHub:
         """One request; the answer's body is not read yet."""
         import httpx2
         from huggingface_hub.errors import OfflineModeIsEnabled
-        from huggingface_hub.utils import build_hf_headers, get_session
+        from huggingface_hub.utils import get_session
 
-        # Identity, so that sizes, ranges and bounds are those of the bytes themselves.
-        sent = {**build_hf_headers(token=self._token, library_name="alloy-ledger"), "Accept-Encoding": "identity", **(headers or {})}
         client = get_session()
         response = None
         try:
             request = client.build_request(
                 "GET" if form is None else "POST",
                 self.endpoint + address,
-                headers=sent,
+                headers={**self._headers(), **(headers or {})},
                 data=form,
                 timeout=httpx2.Timeout(self._silence_s, connect=min(_CONNECT_S, self._silence_s)),
             )
@@ -501,6 +499,15 @@ class HfHub:
         finally:
             if response is not None:
                 response.close()
+
+    def _headers(self) -> dict[str, str]:
+        """Ours, since huggingface_hub's own ask the Hub for a list of agents first."""
+        from huggingface_hub import constants, get_token
+
+        # Identity, so that sizes, ranges and bounds are those of the bytes themselves.
+        headers = {"User-Agent": "alloy-ledger", "Accept-Encoding": "identity"}
+        token = self._token or (None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token())
+        return headers | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def _unreachable(self, error: Exception) -> HubUnreachableError:
         from huggingface_hub.errors import OfflineModeIsEnabled

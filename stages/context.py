@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from store import tree
 from store.cas import Cas
 from store.digest import Digest
+
+UNFINISHED = "unfinished"
+"""The folder in a ledger's folder where unfinished files outlive their worker."""
 
 
 def _silent(*_: Any) -> None:
@@ -22,7 +25,7 @@ class LeafContext:
     """A `stages.stage.Context` over a store.
 
     Attributes:
-        keep: where exported folders live; as long as the worker.
+        keep: where exported folders live; as long as the worker. lasting: where unfinished files outlive it; default: in `keep`.
         notes: what the leaf noted, name -> JSON value.
         warnings: what the person must be told.
     """
@@ -36,6 +39,7 @@ class LeafContext:
     on_warning: Callable[[str], None] = _silent
     notes: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    lasting: Path | None = None
 
     def path(self, digest: Digest) -> Path:
         """A read-only file with the object's bytes."""
@@ -48,6 +52,12 @@ class LeafContext:
             self.keep.mkdir(parents=True, exist_ok=True)
             tree.export(self.store, tree_digest, place)
         return place
+
+    def unfinished(self, name: str) -> Path:
+        """A place for a file that outlives the process."""
+        folder = self.lasting or self.keep / "unfinished"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Tell the person how far it is."""
@@ -67,4 +77,4 @@ class LeafContext:
         """The same worker's context for its next action: memo and folders stay, notes and scratch do not."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         scratch.mkdir(parents=True, exist_ok=True)
-        return LeafContext(self.store, scratch, self.keep, self.memo, self.tools, self.on_progress, self.on_warning)
+        return replace(self, scratch=scratch, notes={}, warnings=[])

@@ -36,6 +36,7 @@ class Job:
         run, spec, environment: `module:name` of the function, of its spec class, and of what describes the environment ("" for none).
         group: actions of equal group can share a worker's loaded state.
         weight_bytes: size of the shared inputs, to decide how many such workers fit into memory.
+        network: it asks the Hub; jobs of one group agree on it.
     """
 
     action: Action
@@ -44,6 +45,7 @@ class Job:
     environment: str
     group: tuple[str, ...]
     weight_bytes: int = 0
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ class LocalExecutor:
     def _start(self, job: Job) -> _Worker:
         replies, far_end = os.pipe()
         log_fd, log = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=self._scratch)
-        environment = worker_variables(self._threads, self._tools)
+        environment = worker_variables(self._threads, self._tools, network=job.network)
         command = [sys.executable, "-m", "stages.worker", str(self._root), str(far_end)]
         try:
             process = subprocess.Popen(
@@ -305,9 +307,13 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def worker_variables(threads: int, tools: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a worker runs with: all that decide bits are set, whatever the person's shell says."""
+def worker_variables(threads: int, tools: Mapping[str, str], *, network: bool = False) -> dict[str, str]:
+    """The variables that a worker runs with: all that decide bits are set, whatever the person's shell says.
+
+    Without `network` libraries of models are kept off it; with it, the person's own `HF_HUB_OFFLINE` counts.
+    """
     count = str(threads)
+    offline = {} if network else {"HF_HUB_OFFLINE": "1"}
     return os.environ | {
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
@@ -318,7 +324,7 @@ def worker_variables(threads: int, tools: Mapping[str, str]) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
+        **offline,
     }
 
 

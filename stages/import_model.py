@@ -1,19 +1,23 @@
 """Take a folder's model after checking that it is what it claims to be: headers, index, config, numbers; no pickle, no code.
 
-Nothing is copied: the output is a tree of the same objects without the files that no later stage reads.
+Nothing is copied: the output is a tree of the same objects without the files that no later stage reads. A model on the Hub is fetched by
+`hub-model` first, at a commit, and checked here like any folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stages.errors import InputError
+from ledger import locator
+from ledger.hub import is_commit
+from ledger.locator import HubSource
+from stages.errors import InputError, RecipeError
 from stages.safetensors_file import BITS
-from stages.stage import Context, Leaf, Outcome
+from stages.stage import Context, Leaf, Node, Outcome, Ref
 from store.digest import Digest
 
 if TYPE_CHECKING:
@@ -79,6 +83,28 @@ class ImportModel:
     """Read every floating-point weight and refuse NaN and infinity."""
 
 
+def lower(call: Any) -> Any:
+    """The recipe form: a folder, or a model of the Hub at a commit (`hf:org/name@COMMIT`, which `stages.hub_pins` makes of other forms).
+
+    Raises:
+        RecipeError: an unknown key, a folder that is not there, a model of the Hub without a commit.
+    """
+    from stages import lowering
+    from stages.hub_model import HubModel
+
+    folder = call.entry.fields.get("folder")
+    if not isinstance(folder, str) or not locator.is_locator(folder):
+        return lowering.one_node(call, STAGE)
+    source = locator.parse(folder).source
+    if not isinstance(source, HubSource) or source.revision is None or not is_commit(source.revision):
+        raise RecipeError(f"{call.entry.where('folder')}{folder!r} names no commit of a model of the Hub")
+    spec, _ = lowering.bind(call.entry, STAGE)
+    spec = replace(spec, source=source.repo, revision=source.revision)
+    hub = Node(f"{call.id}/hub", "hub-model", HubModel(repo=source.repo, commit=source.revision, allow_code=spec.allow_code))
+    node = Node(call.id, STAGE.name, spec, {"folder": Ref(hub.id, "folder")})
+    return lowering.Lowered((hub, node), {"model": Ref(node.id, "model")})
+
+
 STAGE = Leaf(
     name="import-model",
     version=1,
@@ -87,6 +113,7 @@ STAGE = Leaf(
     outputs=("model",),
     purity="P",
     run="stages.import_model:run",
+    lower=lower,
 )
 
 
@@ -103,24 +130,25 @@ def sort_files(paths: list[str], *, allow_code: bool) -> tuple[list[str], list[s
     >>> sort_files(["README.md", "config.json", "model.safetensors"], allow_code=False)
     (['config.json', 'model.safetensors'], ['README.md'])
     """
-    pickles = [path for path in paths if _matches(path.rpartition("/")[2].lower(), PICKLES)]
+    pickles = [path for path in paths if matches(path.rpartition("/")[2].lower(), PICKLES)]
     if pickles:
         raise InputError(
             f"{', '.join(pickles[:5])}{' ...' if len(pickles) > 5 else ''}: pickles run code when they are opened, and are refused. "
             "Weights are read from safetensors alone: delete the file, or take the model's safetensors version"
         )
-    code = [path for path in paths if _matches(path, CODE)]
+    code = [path for path in paths if matches(path, CODE)]
     if code and not allow_code:
         raise InputError(
             f"{', '.join(code[:5])}{' ...' if len(code) > 5 else ''}: the model brings its own Python code. "
             "Delete the files if transformers knows the architecture; or read them, then set allowCode: true"
         )
     wanted = (*MODEL_FILES, *TOKENIZER_FILES, *(CODE if allow_code else ()))
-    kept = [path for path in paths if _matches(path, wanted)]
+    kept = [path for path in paths if matches(path, wanted)]
     return kept, [path for path in paths if path not in kept]
 
 
-def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+def matches(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a path fits one of some patterns; a pattern without a slash is of the top folder alone."""
     return any(fnmatchcase(path, pattern) and path.count("/") == pattern.count("/") for pattern in patterns)
 
 
@@ -177,7 +205,12 @@ def run(spec: ImportModel, inputs: Mapping[str, Digest], context: Context) -> Ou
     config = read_config(store, model)
     if not isinstance(config.get("model_type"), str):
         raise InputError("config.json names no model_type: it is not the config of a transformers model")
-    if not any(_matches(path, TOKENIZERS) for path in kept):
+    if config.get("auto_map") and not any(matches(path, CODE) for path in kept):
+        context.warn(
+            f"config.json names Python code of the model's own (auto_map), which is left behind; if transformers does not know "
+            f"{config['model_type']!r:.100} itself, read that code, then set allowCode: true"
+        )
+    if not any(matches(path, TOKENIZERS) for path in kept):
         raise InputError(f"the folder has no tokenizer (one of {', '.join(TOKENIZERS)}): copy the tokenizer's files into it")
     files = weight_files(model)
     headers = {item.path: read_shard_header(store, item.digest, item.path) for item in files}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ledger import alloy_format
 from stages import plugins
 from stages.errors import PluginError, RecipeError, SpecError
 from stages.recipe import Recipe, StageEntry, known
@@ -88,6 +89,7 @@ def lower(recipe: Recipe, materials: Materials) -> Plan:
 
 
 def _lower(recipe: Recipe, materials: Materials) -> Plan:
+    _refuse_unrunnable(recipe)
     taken: dict[str, Digest] = {}
 
     def material(text: str) -> Digest:
@@ -109,6 +111,30 @@ def _lower(recipe: Recipe, materials: Materials) -> Plan:
             nodes |= {node.id: node for node in lowered.nodes}
     everything = {f"{group}.{name}": source for group, named in outputs.items() for name, source in named.items()}
     return Plan(Graph(tuple(nodes.values()), everything), tuple(outputs), outputs, taken)
+
+
+def _refuse_unrunnable(recipe: Recipe) -> None:
+    """Name every stage that nothing here runs, before anything is looked up: the model may be large and far away.
+
+    Raises:
+        RecipeError: a type that nothing installed is registered for; what the format knows of it is checked, too.
+    """
+    problems: list[str] = []
+    written = recipe.raw.get("stages")  # with the keys of matrices; an ensemble may have none
+    for number, entry in enumerate(recipe.stages):
+        if entry.type in plugins.names("stages"):
+            continue
+        if entry.type in alloy_format.STAGES:
+            for fault in alloy_format.stage_faults(written[number] if written else {"type": entry.type, **entry.fields}):
+                problems.append(f"{entry.where(str(fault.path[0]) if fault.path else 'type')}{fault}")
+            problems.append(
+                f"line {entry.line}: nothing installed runs the stage {entry.type!r}; the format has it, and a plug-in may bring it "
+                "(docs/plugins.md). Leave the stage out, or install one"
+            )
+        else:
+            problems.append(f"line {entry.line}: {plugins.unknown('stages', entry.type)}")
+    if problems:
+        raise RecipeError("\n".join(problems))
 
 
 def _with_source(recipe: Recipe, entries: tuple[StageEntry, ...]) -> tuple[StageEntry, ...]:
@@ -164,14 +190,22 @@ def _lower_stage(call: Call) -> Lowered:
         stage: Stage = plugins.load("stages", entry.type)
     except PluginError as error:
         raise RecipeError(f"line {entry.line}: {error}") from error
-    if isinstance(stage, Composite) and stage.lower is not None:
+    if stage.lower is not None:
         lowered = stage.lower(call)
         if not isinstance(lowered, Lowered):
             raise SpecError(f"stage {entry.type}: its lower() gave a {type(lowered).__name__}, not Lowered")
         return lowered
-    spec, paths = bind(entry, stage)
-    inputs = wire(call, stage, paths)
-    node = Node(call.id, entry.type, spec, inputs)
+    return one_node(call, stage)
+
+
+def one_node(call: Call, stage: Stage) -> Lowered:
+    """A stage as the one node that its keys, paths and inputs describe.
+
+    Raises:
+        RecipeError: as `bind` and `wire`.
+    """
+    spec, paths = bind(call.entry, stage)
+    node = Node(call.id, call.entry.type, spec, wire(call, stage, paths))
     return Lowered((node,), {name: Ref(call.id, name) for name in stage.outputs if not name.endswith("*")})
 
 

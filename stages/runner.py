@@ -11,15 +11,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ledger.hub import HfHub, Listing
 from ledger.log import Log
-from ledger.lookup import Hit, find
+from ledger.lookup import Hit, find, sift
 from ledger.policy import Policy
-from stages import events, leases, plugins, record, results
+from stages import events, hub_listing, hub_pins, leases, plugins, record, results
 from stages.errors import StageError
 from stages.executor import Executor, LocalExecutor, worker_variables
 from stages.graph import Resolution
@@ -116,7 +117,7 @@ class Runner:
 
     def plan(self, recipe: Recipe) -> tuple[events.Planned, tuple[tuple[str, str], ...]]:
         """What `run` would do: the counts, and (node id, `found` | `to do` | `not known yet`) for every action. Runs nothing."""
-        work = self._planned(lower(recipe, self._material), "")
+        work = self._planned(lower(self._pinned(recipe), self._material), "")
         resolution = work.resolution
         rows = [(user, "found" if key in work.found else "to do") for key in resolution.actions for user in resolution.users[key]]
         waiting = [(name, "not known yet") for name in (*(node.id for node in resolution.waiting()), *resolution.closed())]
@@ -124,7 +125,7 @@ class Runner:
 
     def examine(self, recipe: Recipe) -> tuple[tuple[str, Action, Hit | None], ...]:
         """(node id, action, what the ledger answers) for every action whose inputs are known; for whoever asks why. Runs nothing."""
-        work = self._planned(lower(recipe, self._material), "")
+        work = self._planned(lower(self._pinned(recipe), self._material), "")
         resolution = work.resolution
         return tuple((user, action, work.found.get(key)) for key, action in resolution.actions.items() for user in resolution.users[key])
 
@@ -138,6 +139,7 @@ class Runner:
         began = self._clock()
         run_id = f"{recipe.name}/{record.utc(began)}-{os.getpid()}"
         with leases.shared_with_gc(self._folder / "runs"):
+            recipe = self._pinned(recipe)
             plan = lower(recipe, self._material)
             facts: dict[str, Any] = {"recipe": recipe.name, "startedOn": record.utc(began)}
             facts["roots"] = sorted(str(digest) for digest in plan.materials.values())
@@ -263,6 +265,34 @@ class Runner:
             raise StageError(f"{path.absolute()} is not there; the recipe names it (relative paths start at the recipe's folder)")
         digest = self._stats.digest_of(path)
         return digest if self._store.has(digest) else self._store.add_file(path)
+
+    def _pinned(self, recipe: Recipe) -> Recipe:
+        """The recipe with a commit for each model that it names on the Hub."""
+        return hub_pins.pinned(recipe, self._commit_of)
+
+    def _commit_of(self, repo: str, revision: str) -> str:
+        """Where a branch or tag of the Hub is now; the person is told, also when it is not the repository that was imported before."""
+        listing = HfHub().listing(repo, revision)
+        told = f"{repo} {revision} is now commit {listing.commit}; write {repo}@{listing.commit} to stay with it"
+        self._tell(events.Warned(hub_pins.STAGE, hub_pins.STAGE, told))
+        for number, before in self._listings(repo):
+            if (before.created, before.identity) != (listing.created, listing.identity):
+                told = (
+                    f"{repo} is not the repository that entry {number} lists: that one was made {before.created or 'at an unknown time'}, "
+                    f"this one {listing.created or 'at an unknown time'}. It was deleted and made again, maybe by somebody else: "
+                    "look who owns it before you use it, or pin the commit that you had"
+                )
+                self._tell(events.Warned(hub_pins.STAGE, hub_pins.STAGE, told))
+                break
+        return listing.commit
+
+    def _listings(self, repo: str) -> Iterator[tuple[int, Listing]]:
+        """What trusted entries list of a repository, as far as the store has it; the newest first."""
+        trusted, _ = sift(self._log.by_material(Digest.of(hub_listing.repository(repo))), self._policy)
+        for one in reversed(trusted):
+            digest = one.statement.subjects.get("listing")
+            if digest is not None and self._store.has(digest) and one.entry.number is not None:
+                yield one.entry.number, hub_listing.parse(self._store.read(digest))
 
     def _stage(self, name: str) -> Stage:
         if name not in self._stages:

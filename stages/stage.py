@@ -112,6 +112,13 @@ class Context(Protocol):
         """A read-only folder with the tree's files; kept while the worker lives."""
         ...
 
+    def unfinished(self, name: str) -> Path:
+        """A place for a file that outlives the process: what an interrupted action left there, the next one finds. Moved away when done.
+
+        `name` (letters, digits, `-`) must be one that no other action uses.
+        """
+        ...
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """Tell the person how far it is, e.g. `(14, 48, "chunks")`."""
         ...
@@ -141,6 +148,8 @@ class Leaf:
         environment: for E stages, `module:function` called in the worker, giving the environment as JSON (no floats).
         keys: recipe key -> spec field or input name, where it is not the camelCase of that name (`calibrationCorpus` -> `calibration`).
         described: recipe keys that a person may write for other readers and that change nothing here (`rationale`, `notes`).
+        network: it asks the Hub. In the workers of all others libraries are kept off the network.
+        lower: for a recipe form that may stand for more than this one action; as `Composite.lower`.
     """
 
     name: str
@@ -154,6 +163,8 @@ class Leaf:
     environment: str = "stages.environment:describe"
     keys: Mapping[str, str] = field(default_factory=dict)
     described: tuple[str, ...] = ()
+    network: bool = False
+    lower: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

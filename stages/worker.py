@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.context import LeafContext
+from ledger.errors import LedgerError
+from stages.context import UNFINISHED, LeafContext
 from stages.errors import StageError
 from stages.stage import Outcome, spec_from_json
 from store.actions import Action
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
         tools=tools,
         on_progress=lambda done, total, unit: reply("progress", done=done, total=total, unit=unit),
         on_warning=lambda message: reply("warning", message=message),
+        lasting=root / UNFINISHED,
     )
     try:
         for line in sys.stdin.buffer:
@@ -90,7 +92,7 @@ def _serve(request: Mapping[str, Any], context: LeafContext) -> dict[str, Any]:
             "started": started,
             "finished": time.time(),
         }
-    except (StageError, StoreError) as error:
+    except (StageError, StoreError, LedgerError) as error:
         return {"kind": "failed", "message": str(error), "trace": traceback.format_exc()}
     except ModuleNotFoundError as error:
         hint = "it runs models, which needs more packages: pip install 'alloy-ledger[models]'"

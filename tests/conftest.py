@@ -34,6 +34,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactor
         for name, value in {**settings, "HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path_factory.mktemp("hf"))}.items():
             monkeypatch.setenv(name, value)
         # huggingface_hub reads these when it is imported, which may have been long ago.
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         close_session()
