@@ -94,14 +94,14 @@ class HashClaim:
     Attributes:
         where: its place in the file. stated: what is written there.
         verdict: see `Verdict`. why: by which convention it is equal, with what it differs, or what would be needed.
-        own: it was computed from the file alone, so an equal one says only that the file agrees with itself.
+        by: what it was computed from. From the `file` alone, an equal one says only that the file agrees with itself.
     """
 
     where: str
     stated: str
     verdict: Verdict
     why: str
-    own: bool = True
+    by: Literal["file", "listing", "folder"] = "file"
 
 
 def load(data: bytes) -> ForeignAlloy:
@@ -156,17 +156,22 @@ def find(names: Iterable[str], repo: str) -> str | None:
 # --- the hashes that it states ---------------------------------------------------------------------------------------------------
 
 
-def hashes(alloy: ForeignAlloy, *, listing: Listing | None = None, folder: Path | None = None) -> list[HashClaim]:
+def hashes(alloy: ForeignAlloy, *, listing: Listing | None = None, folder: Path | None = None, weights: bool = True) -> list[HashClaim]:
     """Every hash that an alloy states, computed again as far as possible.
 
     Args:
         alloy: the file.
         listing: what the Hub lists for the repository; its SHA-256 are what the uploader declared.
         folder: where the files of the repository lie, if they do. What a path in the alloy leads to outside of it is not read.
+        weights: whether to hash all weights in the folder for modelHash, which may be hundreds of gigabytes.
     """
     raw, integrity = alloy.raw, alloy.integrity
     place = "results.integrity" if _dict(_dict(raw.get("results")).get("integrity")) else "integrity"
-    claims = [*_of_the_file(alloy), *_model_hash(alloy, place, listing, folder), *_file_hashes(alloy, place, listing, folder)]
+    claims = [
+        *_of_the_file(alloy),
+        *_model_hash(alloy, place, listing, folder if weights else None),
+        *_file_hashes(alloy, place, listing, folder),
+    ]
     for number, item in enumerate(_list(_dict(raw.get("results")).get("benchmarks"))):
         for key, path in (("resultHash", "samplesPath"), ("baseResultHash", "baseSamplesPath")):
             if key in _dict(item):
@@ -258,10 +263,10 @@ def _model_hash(alloy: ForeignAlloy, place: str, listing: Listing | None, folder
         equal = next((kind for kind, files in _kinds(there) if model_hash(files).hex == stated), None)
         if equal is not None:
             text = f"canonical, over the {equal} files that the Hub lists for {listing.repo} at {listing.commit[:12]}"
-            claims.append(_claim(where, stated, "equal", text, own=False))
+            claims.append(_claim(where, stated, "equal", text, "listing"))
         elif listed and there:
             text = f"the weight files that the Hub lists for {listing.repo} at {listing.commit[:12]} give {model_hash(there)}"
-            claims.append(_claim(where, stated, "differs", text, own=False))
+            claims.append(_claim(where, stated, "differs", text, "listing"))
         elif not listed:
             text = "all weight bytes: it is not the canonical hash of what the Hub lists, and may be the older one, over the bytes"
             claims.append(_open(where, value, text))
@@ -271,15 +276,15 @@ def _model_hash(alloy: ForeignAlloy, place: str, listing: Listing | None, folder
         tensors = {name: path for name, path in local.items() if name.endswith(".safetensors")}
         equal = next((kind for kind, group in _kinds(digests) if model_hash(group).hex == stated), None)
         if equal is not None:
-            claims.append(_claim(where, stated, "equal", f"canonical, over the {equal} files here", own=False))
+            claims.append(_claim(where, stated, "equal", f"canonical, over the {equal} files here", "folder"))
         elif tensors and legacy_model_hash(tensors).hex == stated:
             text = f"legacy, over the bytes of the {len(tensors)} .safetensors files here, one after the other"
-            claims.append(_claim(where, stated, "equal", text, own=False))
+            claims.append(_claim(where, stated, "equal", text, "folder"))
         else:
             text = f"the weight files here give {model_hash(digests)}" + (
                 f" (canonical) and {legacy_model_hash(tensors)} (legacy)" if tensors else ""
             )
-            claims.append(_claim(where, stated, "differs", text, own=False))
+            claims.append(_claim(where, stated, "differs", text, "folder"))
     if not claims:
         text = "the weights, or the Hub's list of them: the alloy lists no files; older ones hash all weight bytes one after the other"
         claims.append(_open(where, value, text))
@@ -323,19 +328,20 @@ def _file_hashes(alloy: ForeignAlloy, place: str, listing: Listing | None, folde
             label = f"the Hub lists {shown} of {listing.repo}"
             if there is None:
                 judged = True
-                claims.append(_claim(where, stated, "differs", f"the Hub lists no {shown} in {listing.repo}", own=False))
+                claims.append(_claim(where, stated, "differs", f"the Hub lists no {shown} in {listing.repo}", "listing"))
             elif there.sha256 is not None:
                 judged = True
                 fits = there.sha256.hex == stated and size in (None, there.size)
                 text = f"{label} with {'the same sha256 and size' if fits else f'{there.sha256} and {there.size:,} bytes'}"
-                claims.append(_claim(where, stated, "equal" if fits else "differs", text, own=False))
+                claims.append(_claim(where, stated, "equal" if fits else "differs", text, "listing"))
         path = _inside(folder, name)
         if path is not None:
             judged = True
-            digest, length = files.hash_file(path)
-            fits = digest.hex == stated and size in (None, length)
-            text = f"{shown} here has {'these bytes' if fits else f'{digest} and {length:,} bytes'}"
-            claims.append(_claim(where, stated, "equal" if fits else "differs", text, own=False))
+            length = path.stat().st_size
+            digest = files.hash_file(path)[0] if size in (None, length) else None
+            fits = digest is not None and digest.hex == stated
+            text = f"{shown} here has {'these bytes' if fits else f'{length:,} bytes' if digest is None else str(digest)}"
+            claims.append(_claim(where, stated, "equal" if fits else "differs", text, "folder"))
         if not judged:
             claims.append(_open(where, stated, f"the file {shown}"))
     return claims
@@ -353,18 +359,18 @@ def _record(where: str, stated: Any, path: Any, folder: Path | None, listing: Li
     if here is not None:
         digest = files.hash_file(here)[0]
         if digest.hex == digits:
-            return _claim(where, digits, "equal", f"the bytes of {shown} here", own=False)
-        return _claim(where, digits, "differs", f"{shown} here has {digest}", own=False)
+            return _claim(where, digits, "equal", f"the bytes of {shown} here", "folder")
+        return _claim(where, digits, "differs", f"{shown} here has {digest}", "folder")
     there = next((file for file in listing.files if file.path == path), None) if listing is not None else None
     if there is not None and there.sha256 is not None:
         fits = there.sha256.hex == digits
         text = f"the Hub lists {shown} with {'the same sha256' if fits else str(there.sha256)}"
-        return _claim(where, digits, "equal" if fits else "differs", text, own=False)
+        return _claim(where, digits, "equal" if fits else "differs", text, "listing")
     return _open(where, stated, f"the file {shown}")
 
 
-def _claim(where: str, stated: str, verdict: Verdict, why: str, *, own: bool = True) -> HashClaim:
-    return HashClaim(where, printable(stated, 80), verdict, why, own)
+def _claim(where: str, stated: str, verdict: Verdict, why: str, by: Literal["file", "listing", "folder"] = "file") -> HashClaim:
+    return HashClaim(where, printable(stated, 80), verdict, why, by)
 
 
 def _open(where: str, stated: Any, needed: str) -> HashClaim:
@@ -383,18 +389,19 @@ def examine_foreign(
     """The honest verdict about an alloy that carries no attestations, or about a repository's chain of commits (`ledger.repo_chain`).
 
     Args:
-        source: the file, or its bytes. Of a file in a folder, what the alloy names beside it is hashed too; a chain in `.attestation/` is
-            compared with the repository that it lies in.
+        source: the file, or its bytes. What the alloy names beside the file is hashed too, and told where it is equal; a chain in
+            `.attestation/` is compared with the repository that it lies in.
         expected: the hash from a code, a link, or the person; cut ones are accepted and called that.
         listing: what the Hub lists for its repository.
         name: what it is called in the report; default: the file's name.
-        folder: where its repository's files lie; default: the file's folder.
+        folder: where its repository's files lie: each that the alloy names must be as it says.
 
     Raises:
         StoreError: the file cannot be read.
     """
     data = files.read_small(source, MAX_BYTES) if isinstance(source, Path) else source
     target = name or (str(source) if isinstance(source, Path) else "alloy")
+    named = folder is not None
     if isinstance(source, Path):
         folder = folder or source.parent
         clone = source.absolute().parent.parent
@@ -406,10 +413,17 @@ def examine_foreign(
     except AlloyError as error:
         text = f"{error}; its SHA-256 is {file_hash(data)}"
         return UnsignedReport(target, (Row("failed", text, "Ask for the file that was published"),), what="file")
-    claims = hashes(alloy, listing=listing, folder=folder)
+    claims = hashes(alloy, listing=listing, folder=folder, weights=named)
     pinned = expected is not None and expected.full and expected.matches(alloy.file_hash)
     first = _without_receipt(alloy, expected, target) or bytes_row(data, expected, target)
-    rows = [first, _signature_row(alloy), *_hash_rows(claims, pinned), *_claim_rows(alloy), _history_row(alloy), *_fault_rows(alloy)]
+    rows = [
+        first,
+        _signature_row(alloy),
+        *_hash_rows(claims, pinned=pinned, named=named),
+        *_claim_rows(alloy),
+        _history_row(alloy),
+        *_fault_rows(alloy),
+    ]
     return UnsignedReport(target, tuple(rows), pinned=pinned)
 
 
@@ -458,34 +472,44 @@ def _signatures(alloy: ForeignAlloy) -> list[tuple[str, Any]]:
     return found
 
 
-def _hash_rows(claims: Sequence[HashClaim], pinned: bool) -> list[Row]:
+def _hash_rows(claims: Sequence[HashClaim], *, pinned: bool, named: bool) -> list[Row]:
+    """The findings about hashes. Where the folder was not `named`, other files than the alloy's may lie there, and contradict nothing."""
     rows: list[Row] = []
+    loose: list[HashClaim] = []
     for claim in claims:
-        if claim.verdict == "differs":
+        if claim.verdict == "differs" and claim.by == "folder" and not named:
+            loose.append(claim)
+        elif claim.verdict == "differs":
             text = f"{claim.where} is {claim.stated}, but {claim.why}"
             rows.append(Row("failed", text, "It was changed after it was made, or was never right"))
-    for (own, place, _), group in itertools.groupby(
-        [claim for claim in claims if claim.verdict == "equal"], key=lambda claim: (claim.own, _series(claim.where), _series(claim.why))
-    ):
-        same = list(group)
-        text = f"{_names(same)}: computed again and equal: {same[0].why}" + (" and so on" if len({claim.why for claim in same}) > 1 else "")
-        if own:
+    for group in _groups([claim for claim in claims if claim.verdict == "equal"]):
+        text = f"{_names(group)}: computed again and equal: {_reasons(group)}"
+        if group[0].by == "file":
             rows.append(Row("self-reported", f"{text}. The file agrees with itself, which says nothing about who wrote it", aside=True))
         else:
             rows.append(Row("proven" if pinned else "self-reported", text, aside=True))
-        if "the Hub lists" in same[0].why:
-            text = f"the bytes behind the Hub's list ({place}): whoever uploaded them declared these hashes"
-            rows.append(Row("unverified", text, "--spot N reads some of them, --full all"))
-    for _, group in itertools.groupby(
-        [claim for claim in claims if claim.verdict == "open"], key=lambda claim: (_series(claim.where), _series(claim.why))
-    ):
-        same = list(group)
-        rows.append(Row("unverified", f"{_names(same)}: {same[0].why}" + (" and so on" if len({claim.why for claim in same}) > 1 else "")))
+    if any(claim.by == "listing" for claim in claims if claim.verdict == "equal"):
+        text = "the bytes behind the Hub's list: whoever uploaded them declared these hashes"
+        rows.append(Row("unverified", text, "--spot N reads some of them, --full all"))
+    for group in _groups([claim for claim in claims if claim.verdict == "open"]):
+        rows.append(Row("unverified", f"{_names(group)}: {_reasons(group)}"))
+    for group in _groups(loose):
+        text = f"{_names(group)}: {_reasons(group)}, which is another file or another version, and not judged here"
+        rows.append(Row("unverified", text, "Name the folder to `ledger verify`, if it is the model's"))
     return rows
 
 
+def _groups(claims: Sequence[HashClaim]) -> list[list[HashClaim]]:
+    """Neighbours that differ only by a number or a file name together, so that eleven shards make one row."""
+    return [list(group) for _, group in itertools.groupby(claims, key=lambda claim: (claim.by, _series(claim.where), _series(claim.why)))]
+
+
+def _reasons(claims: Sequence[HashClaim]) -> str:
+    return claims[0].why + (" and so on" if len({claim.why for claim in claims}) > 1 else "")
+
+
 def _series(text: str) -> str:
-    """A text without what counts up in it, so that eleven shards make one row."""
+    """A text without what counts up in it."""
     return re.sub(r"\[\d+\]", "[]", re.sub(r"(?<=the file )\S+|(?<=lists )\S+(?= of )|\S+(?= here has)", "...", text))
 
 
