@@ -223,6 +223,7 @@ OBJECTS: Mapping[str, Mapping[str, str]] = {
 WRITTEN = ("results", "receipt", "materials", "recipeHash", "integrity")
 """What a run writes into an alloy: no part of what was asked for, so a recipe is not judged by it."""
 
+_KEY = re.compile(r"[a-z][A-Za-z0-9]*\Z")
 _VERSION = re.compile(r"\d+\.\d+\.\d+\Z")
 _SHA256, _HEX = re.compile(r"sha256:[0-9a-f]{64}\Z"), re.compile(r"[0-9a-f]{64}\Z")
 _KIND = re.compile(r"(?P<base>.*?)(?:\((?P<low>[\d.]*?)\.\.(?P<high>[\d.]*)\))?(?P<marks>[!?]*)\Z")
@@ -266,25 +267,27 @@ def is_ensemble(value: Mapping[str, Any]) -> bool:
     return value.get("type") == ENSEMBLE or (isinstance(source, dict) and "specialists" in source)
 
 
-def faults(value: Mapping[str, Any], *, written: bool = True, stages: bool = True) -> list[Fault]:
+def faults(value: Mapping[str, Any], *, what: str = "the alloy", written: bool = True, stages: bool = True) -> list[Fault]:
     """Everything in an alloy that is not of the format, in its order; at most a hundred.
 
     Args:
         value: the whole file as JSON.
+        what: what it is called in the texts.
         written: whether to judge what a run wrote into it, too (`WRITTEN`).
-        stages: whether to judge the keys of each stage. Whoever runs stages of others leaves that to them.
+        stages: whether to judge the keys of each stage by the format. Whoever runs stages leaves that to those that run: then a key must
+            only have the form that all have.
     """
     found: list[Fault] = []
-    for fault in _faults(value, written, stages):
+    for fault in _faults(value, what, written, stages):
         found.append(fault)
         if len(found) == _MAX_FAULTS:
             break
     return found
 
 
-def _faults(value: Mapping[str, Any], written: bool, stages: bool) -> Iterator[Fault]:
+def _faults(value: Mapping[str, Any], what: str, written: bool, stages: bool) -> Iterator[Fault]:
     judged = {key: item for key, item in value.items() if written or key not in WRITTEN}
-    yield from _object(judged, "alloy", ())
+    yield from _object(judged, "alloy", (), what)
     version = value.get("version")
     if isinstance(version, str) and not _VERSION.match(version):
         yield Fault(("version",), f"{version!r} is not of the form 1.2.3")
@@ -298,9 +301,14 @@ def _faults(value: Mapping[str, Any], written: bool, stages: bool) -> Iterator[F
                 yield Fault(("source",), f"an ensemble names its {key}")
         if "baseModel" in source:
             yield Fault(("source", "baseModel"), "an ensemble has a target and specialists instead")
-    if stages and isinstance(listed, list):
-        for number, item in enumerate(listed):
+    for number, item in enumerate(listed if isinstance(listed, list) else ()):
+        if stages:
             yield from stage_faults(item, ("stages", number))
+        elif isinstance(item, dict) and isinstance(kind := item.get("type"), str):
+            allowed = (*STAGE_KEYS, *STAGES.get(kind, ()))
+            for key in item:
+                if not _KEY.match(key):
+                    yield Fault(("stages", number, key), f"unknown key {key!r} in {kind}{_nearest(key, allowed)}")
 
 
 def stage_faults(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fault]:
@@ -315,8 +323,8 @@ def stage_faults(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fault
         yield from _fields(value, {**STAGE_KEYS, **STAGES[kind]}, kind, path, given)
 
 
-def _object(value: Mapping[str, Any], name: str, path: tuple[str | int, ...]) -> Iterator[Fault]:
-    yield from _fields(value, OBJECTS[name], "the alloy" if name == "alloy" else where(path), path, set(value))
+def _object(value: Mapping[str, Any], name: str, path: tuple[str | int, ...], what: str = "") -> Iterator[Fault]:
+    yield from _fields(value, OBJECTS[name], what or where(path), path, set(value))
 
 
 def _fields(

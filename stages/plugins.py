@@ -41,6 +41,15 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(_points(kind))
 
 
+def unknown(kind: str, name: str) -> str:
+    """In words, that nothing of a kind is registered under a name: the nearest one, and all."""
+    points = _points(kind)
+    near = difflib.get_close_matches(name, points, n=1)
+    return (
+        f"no {_ONE[kind]} is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".") + f" Known: {', '.join(points) or 'none'}"
+    )
+
+
 def load(kind: str, name: str) -> Any:
     """Import what a name stands for.
 
@@ -49,12 +58,7 @@ def load(kind: str, name: str) -> Any:
     """
     points = _points(kind)
     if name not in points:
-        near = difflib.get_close_matches(name, points, n=1)
-        raise PluginError(
-            f"no {_ONE[kind]} is called {name!r}"
-            + (f"; did you mean {near[0]!r}?" if near else ".")
-            + f" Known: {', '.join(points) or 'none'}"
-        )
+        raise PluginError(unknown(kind, name))
     try:
         return points[name].load()
     except (ImportError, AttributeError) as error:

@@ -1,7 +1,8 @@
 """A person's file becomes a Recipe: checked names, every fault with its line; nothing is read but the file itself.
 
 The fields are those of the alloy format: `name, version, source, stages[...]`, each stage with a `type`. A list is a chain;
-`id` and `inputs` make any graph; `matrix` on a stage makes variants. Unknown keys are errors with the nearest known name.
+`id` and `inputs` make any graph; `matrix` on a stage makes variants. Unknown keys are errors with the nearest known name; those of a stage
+are judged by whoever runs it, when it is lowered. An alloy loads as the recipe that it was: what a run wrote into it is not looked at.
 
 >>> recipe = parse("name: x\\nversion: 1.0.0\\nsource: {baseModel: m}\\nstages:\\n  - {type: quant, quantTypes: [F16]}\\n")
 >>> recipe.stages[0].id, recipe.stages[0].fields
@@ -23,26 +24,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ledger import alloy_format
 from stages.errors import RecipeError
-from store import files
-from store.errors import NotFoundError, StoreError
-
-TOP = (
-    "name", "version", "source", "stages",
-    "acceptanceCriteria", "author", "calibrationCorpora", "cycles", "derivedFrom", "description", "domains", "forgedModelIds",
-    "hardware", "license", "limitations", "methodologyPaperUrl", "outputs", "priorMetricBaselines", "receipt", "results", "search",
-    "sourceAlloyId", "tags", "target", "userSummary", "materials", "recipeHash",
-)  # fmt: skip
-"""Keys of a recipe; those after `stages` describe it, or are written by a run."""
-
-SOURCE = (
-    "baseModel", "architecture", "revision", "isMoE", "totalExperts",
-    "activeParamsB", "contextLength", "firstKDenseReplace", "hiddenSize", "intermediateSize", "license", "moeIntermediateSize",
-    "numActivatedExperts", "numExpertsPerLayer", "numLayers", "numSharedExperts", "totalParamsB",
-)  # fmt: skip
+from store import canonical, files
+from store.errors import CanonicalError, NotFoundError, StoreError
 
 MAX_RECIPE_BYTES, MAX_VALUES, MAX_VARIANTS = 2**20, 100_000, 10_000
 """A recipe is a person's file. What aliases repeat counts as often as it is repeated."""
+
+MAX_ALLOY_BYTES = 64 * 2**20
+"""An alloy is a recipe too, with all that a run wrote into it."""
 
 _OWN = ("type", "id", "inputs", "matrix")
 _MAX_DEPTH = 200
@@ -101,7 +92,7 @@ def load(path: Path) -> Recipe:
         RecipeError: it cannot be read, or says something impossible; the message names the line.
     """
     try:
-        text = files.read_small(path, MAX_RECIPE_BYTES).decode("utf-8")
+        text = files.read_small(path, MAX_ALLOY_BYTES).decode("utf-8")
     except NotFoundError as error:
         raise RecipeError(f"{path}: cannot read the recipe: there is no such file") from error
     except StoreError as error:
@@ -118,27 +109,32 @@ def parse(text: str) -> Recipe:
     """Check the text of a recipe.
 
     Raises:
-        RecipeError: not YAML, a key unknown or given twice, a value of the wrong kind, an id used twice.
+        RecipeError: not YAML, a key unknown or given twice, a value of the wrong kind, an id used twice; all faults of the format at once.
     """
     value, lines = _read(text)
     if not isinstance(value, dict):
         raise RecipeError("a recipe is a mapping with name, version, source and stages")
-    known(value, TOP, "the recipe", lambda key: f"line {lines.get((key,), 1)}: ")
+    found = alloy_format.faults(value, what="the recipe", written=False, stages=False)
+    ensemble = alloy_format.is_ensemble(value) and "stages" not in value
+    if unknown := [fault for fault in found if fault.text.startswith("unknown key")]:
+        raise RecipeError("\n".join(_line(fault.path, lines) + fault.text for fault in unknown))
     for key in ("name", "stages"):
-        if key not in value:
+        if key not in value and not (key == "stages" and ensemble):
             raise RecipeError(f"the recipe has no {key}")
     name, version = value["name"], str(value.get("version", "0.0.0"))
     if not isinstance(name, str) or not _NAME.match(name):
-        raise RecipeError(f"line {lines[('name',)]}: name {name!r} must be letters, digits, '.', '_' and '-': files are named by it")
+        raise RecipeError(f"{_line(('name',), lines)}name {name!r} must be letters, digits, '.', '_' and '-': files are named by it")
     if not _VERSION.match(version):
-        raise RecipeError(f"line {lines[('version',)]}: version {version!r} is not of the form 1.2.3")
+        raise RecipeError(f"{_line(('version',), lines)}version {version!r} is not of the form 1.2.3")
     source = value.get("source") or {}
     if not isinstance(source, dict):
-        raise RecipeError(f"line {lines[('source',)]}: source must be a mapping with baseModel")
-    known(source, SOURCE, "source", lambda key: f"line {lines.get(('source', key), 1)}: ")
-    if not isinstance(value["stages"], list) or not value["stages"]:
-        raise RecipeError(f"line {lines[('stages',)]}: stages must be a list of at least one stage")
-    entries = [_stage(item, ("stages", number), lines) for number, item in enumerate(value["stages"])]
+        raise RecipeError(f"{_line(('source',), lines)}source must be a mapping with baseModel")
+    listed = [_combine(source)] if ensemble else value["stages"]
+    if not isinstance(listed, list) or not listed:
+        raise RecipeError(f"{_line(('stages',), lines)}stages must be a list of at least one stage")
+    if found:
+        raise RecipeError("\n".join(f"{_line(fault.path, lines)}{fault}" for fault in found))
+    entries = [_stage(item, ("stages", number), lines) for number, item in enumerate(listed)]
     stages = _with_ids([entry for entry, _ in entries])
     matrices = [(number, matrix) for number, (_, matrix) in enumerate(entries) if matrix]
     return Recipe(
@@ -162,6 +158,24 @@ def known(keys: Iterable[str], allowed: Iterable[str], what: str, where: Any) ->
         raise RecipeError("\n".join(faults))
 
 
+def _combine(source: Mapping[str, Any]) -> dict[str, Any]:
+    """The one stage of an ensemble that names its members in its source and no stages: to combine them."""
+    target, specialists = source.get("target"), source.get("specialists")
+    names = [one.get("baseModel") if isinstance(one, dict) else None for one in (specialists if isinstance(specialists, list) else [])]
+    return {
+        "type": alloy_format.ENSEMBLE,
+        "targetModel": target.get("baseModel") if isinstance(target, dict) else None,
+        "specialists": names,
+    }
+
+
+def _line(path: tuple[Any, ...], lines: Mapping[tuple[Any, ...], int]) -> str:
+    """`line 7: ` of a value, or of the nearest thing around it whose line is known; nothing where none is."""
+    while path and path not in lines:
+        path = path[:-1]
+    return f"line {lines[path]}: " if path in lines and path else ""
+
+
 def _stage(item: Any, path: tuple[Any, ...], lines: Mapping[tuple[Any, ...], int]) -> tuple[StageEntry, Mapping[str, list[Any]]]:
     line = lines.get(path, 1)
     if not isinstance(item, dict) or not isinstance(item.get("type"), str):
@@ -176,7 +190,7 @@ def _stage(item: Any, path: tuple[Any, ...], lines: Mapping[tuple[Any, ...], int
     for key in matrix:
         if key in fields:
             raise RecipeError(f"line {line}: {key} of {item['type']} is given both a value and a matrix")
-    own_lines = {key: lines[(*path, key)] for key in item} | {key: lines.get((*path, "matrix", key), line) for key in matrix}
+    own_lines = {key: lines.get((*path, key), line) for key in item} | {key: lines.get((*path, "matrix", key), line) for key in matrix}
     identifier = item.get("id", "")
     if identifier and not _NAME.match(str(identifier)):
         raise RecipeError(f"line {line}: id {identifier!r} must be letters, digits, '.', '_' and '-'")
@@ -218,7 +232,22 @@ def _variants(stages: tuple[StageEntry, ...], matrices: list[tuple[int, Mapping[
 
 
 def _read(text: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
-    """YAML (of which JSON is a part) as plain values, and the line of everything in it; a key given twice is refused."""
+    """YAML or JSON as plain values, and the line of everything in it as far as known; a key given twice is refused."""
+    if text[:1].isspace() or text[:1] == "{":
+        try:
+            value = canonical.loads(text.encode())
+        except CanonicalError:
+            return _read_yaml(text)  # YAML that starts like JSON; or JSON with a fault, whose line is told there
+        try:  # JSON is nearly a part of YAML, and only the YAML reader knows lines
+            return value, _read_yaml(text)[1]
+        except RecipeError:
+            return value, {}
+    return _read_yaml(text)
+
+
+def _read_yaml(text: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
+    if len(text) > MAX_RECIPE_BYTES:
+        raise RecipeError(f"{len(text):,} characters; a recipe has at most {MAX_RECIPE_BYTES:,}")
     import yaml
 
     lines: dict[tuple[Any, ...], int] = {}

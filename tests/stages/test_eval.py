@@ -144,7 +144,7 @@ def test_acceptance_criteria_limit_the_rows_of_the_made_model() -> None:
     text = head + PRUNE + QUANT + EVAL + "}\n"
     nodes = nodes_of(lower(parse(text), lambda path: Digest.of(str(path).encode())))
     assert [row.max_increase_pct for row in nodes["eval/compare"].spec.rows] == [None, None, 10.0, 10.0]
-    with pytest.raises(RecipeError, match="maxIncreasePct must be a number"):
+    with pytest.raises(RecipeError, match="maxIncreasePct: must be a number"):
         lower(parse(text.replace("Pct: 10", "Pct: ten")), lambda path: Digest.of(str(path).encode()))
 
 
