@@ -89,3 +89,21 @@ def test_relative_paths_are_relative_to_the_recipe() -> None:
     recipe = replace(parse("name: x\nstages: [{type: acme-shout, text: c/a}, {type: acme-shout, text: /abs}]"), folder=Path("x"))
     lower(recipe, material)
     assert seen == [Path("x/c/a"), Path("/abs")]
+
+
+def test_stages_that_nothing_runs_are_named_together_before_anything_is_looked_up() -> None:
+    """They are part of the format, so the recipe loads; running it says which stages, and what is wrong with them, in one go."""
+
+    def material(path: Path) -> Digest:
+        raise AssertionError(f"{path} was looked up")
+
+    stages = " - {type: context-extend, targetLength: 512}\n - {type: deliver}\n - {type: qaunt}"
+    text = f"name: x\nsource: {{baseModel: far/away}}\nstages:\n{stages}"
+    with pytest.raises(RecipeError) as caught:
+        lower(parse(text), material)
+    told = str(caught.value).splitlines()
+    assert told[0] == "line 4: targetLength: must be at least 1024; it is 512"
+    assert "context-extend needs method" in told[1]
+    assert "line 4: nothing installed runs the stage 'context-extend'" in told[2]
+    assert "line 5: nothing installed runs the stage 'deliver'" in told[3]
+    assert "line 6: no stage is called 'qaunt'; did you mean 'quant'?" in told[4]

@@ -94,3 +94,74 @@ def test_load_names_the_file(tmp_path: Path) -> None:
         load(tmp_path / "latin.yaml")
     (tmp_path / "good.yaml").write_text(GOOD)
     assert load(tmp_path / "good.yaml").folder == tmp_path
+
+
+# --- alloys are recipes ------------------------------------------------------------------------------------------------------------
+
+ALLOYS = Path(__file__).parents[1] / "vectors" / "alloys"
+REFUSED = {
+    "05-qwen3-vl-4b-code-ui": "line 27: unknown key '_note' in train; did you mean 'notes'?",
+    "qwen3.5-4b-code-128k-forged": "line 16: source.revision: null; leave the key out",
+}
+
+
+@pytest.mark.parametrize("path", sorted(ALLOYS.glob("*.json")), ids=lambda path: path.name.removesuffix(".alloy.json"))
+def test_alloys_that_others_published_load_as_recipes(path: Path) -> None:
+    """Those that the format allows, executed ones too; of the two others each says where it breaks it."""
+    name = path.name.removesuffix(".alloy.json")
+    if name in REFUSED:
+        with pytest.raises(RecipeError) as caught:
+            load(path)
+        assert REFUSED[name] in str(caught.value)
+        return
+    recipe, value = load(path), json.loads(path.read_text())
+    assert recipe.raw == value
+    assert [stage.type for stage in recipe.stages] == [stage["type"] for stage in value["stages"]]
+
+
+def test_what_a_run_wrote_is_not_part_of_the_recipe() -> None:
+    """Results of others may have any form: whoever runs the recipe again makes his own."""
+    text = GOOD.replace("stages:", "results: {anything: [null]}\nreceipt: {}\nmaterials: {}\nstages:")
+    assert [stage.fields for stage in parse(text).stages] == [stage.fields for stage in parse(GOOD).stages]
+
+
+def test_an_ensemble_is_a_recipe_of_one_stage() -> None:
+    """It names its members in its source; where it has no stages, combining them is the one."""
+    source = (
+        '{"target": {"baseModel": "a/t", "frozen": true}, "specialists": [{"baseModel": "a/one"}, {"baseModel": "a/two", "role": "code"}]}'
+    )
+    recipe = parse(f'{{"name": "worlds", "version": "1.0.0", "type": "many-worlds-ensemble", "source": {source}}}')
+    (stage,) = recipe.stages
+    assert (stage.type, stage.fields) == ("many-worlds-ensemble", {"targetModel": "a/t", "specialists": ["a/one", "a/two"]})
+    with pytest.raises(RecipeError, match="an ensemble names its specialists"):
+        parse('{"name": "w", "type": "many-worlds-ensemble", "source": {"target": {"baseModel": "t"}}}')
+    with pytest.raises(RecipeError, match="an ensemble has a target and specialists instead"):
+        parse(f'{{"name": "w", "source": {source[:-1]}, "baseModel": "m"}}}}')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cycles: 0", "line 2: cycles: must be at least 1; it is 0"),
+        ("tags: code", "line 2: tags: must be a list; it is 'code'"),
+        ("searchStrategy: {}", "line 2: unknown key 'searchStrategy' in the recipe"),
+        ("source: {baseModel: m, totalExperts: many}", "line 2: source.totalExperts: must be a whole number; it is 'many'"),
+        ("hardware:\n  minVramGb: null", "line 3: hardware.minVramGb: null; leave the key out"),
+        ("acceptanceCriteria: {perplexity: {maxIncrease: 3}}", "unknown key 'maxIncrease' in acceptanceCriteria.perplexity; did you mean"),
+        ("derivedFrom: {repo: a/b, alloyHash: null}\nlicence: mit", "line 3: unknown key 'licence' in the recipe; did you mean 'license'?"),
+    ],
+)
+def test_the_format_is_strict_about_what_describes_a_recipe(text: str, message: str) -> None:
+    """Kinds, ranges and names of everything that is written down, whether or not it changes what is computed."""
+    with pytest.raises(RecipeError) as caught:
+        parse(f"name: x\n{text}\nstages: [{{type: a}}]")
+    assert message in str(caught.value)
+
+
+def test_json_is_read_as_json() -> None:
+    """Tabs, escapes and exponents mean what JSON says, and a key given twice is refused with its line."""
+    text = '{\n\t"name": "x",\n\t"description": "\\ud83d\\ude00",\n\t"stages": [{"type": "train", "learningRate": 1e-05}]\n}'
+    recipe = parse(text)
+    assert (recipe.stages[0].fields["learningRate"], recipe.raw["description"]) == (1e-05, "\U0001f600")
+    with pytest.raises(RecipeError, match="line 3: key 'name' is given twice"):
+        parse('{\n "name": "x",\n "name": "y", "stages": [{"type": "a"}]}')
