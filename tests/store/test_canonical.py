@@ -1,5 +1,9 @@
+import hashlib
+import itertools
 import json
 import math
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +118,27 @@ def test_loose_json_is_refused(data: bytes) -> None:
 def test_escaped_pairs_are_characters() -> None:
     """A surrogate pair that is written as two escapes is one character."""
     assert canonical.loads(b'"\\ud83d\\ude00"') == "😀"
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------------------------
+
+
+def numbers(first: list[str]) -> Iterator[float]:
+    """The endless sequence of the source's number generator: its edge cases, 2,000 neighbours of the smallest normal number, then hashes."""
+    for bits in [int(text, 16) for text in first] + [(1 << 52) + step for step in range(2000)]:
+        yield struct.unpack(">d", bits.to_bytes(8, "big"))[0]
+    block = bytes(32)
+    while True:
+        block = hashlib.sha256(block).digest()
+        yield from (number for number in struct.unpack("<4d", block) if number != 0 and math.isfinite(number))
+
+
+@pytest.mark.parametrize("lines", [1_000, 10_000])
+def test_numbers_are_written_as_ecmascript_does(lines: int) -> None:
+    """Whole files of numbers and their canonical form have the published SHA-256."""
+    published = json.loads((VECTORS / "numbers.json").read_text())
+    hashed = hashlib.sha256()
+    for number in itertools.islice(numbers(published["first"]), lines):
+        bits = int.from_bytes(struct.pack(">d", number), "big")
+        hashed.update(b"%x,%b\n" % (bits, canonical.dumps(number)))
+    assert hashed.hexdigest() == published["sha256"][str(lines)]
