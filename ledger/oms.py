@@ -260,6 +260,8 @@ def _envelope(bundle: bytes) -> Envelope:
             f"not a Sigstore bundle that is known here: the mediaType is {value.get('mediaType')!r}; expected {MEDIA_TYPE!r}"
         )
     fields = {"dsseEnvelope", "mediaType", "verificationMaterial"}
+    if "messageSignature" in value:
+        raise EnvelopeError("the bundle signs the hash of one file; a model's signature is an envelope with a list of files")
     if set(value) != fields:
         got = ", ".join(sorted(map(printable, value)))
         raise EnvelopeError(f"a model's bundle has exactly {', '.join(sorted(fields))}; got {got}")
