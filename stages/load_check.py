@@ -1,9 +1,9 @@
 """Load a model as its users will and let it predict: a published file that does not load is worth nothing, whatever its hash says.
 
-A folder is loaded by transformers: every tensor that the architecture has must be in the files with its shape, and every tensor in the files must
-be the architecture's; then the model reads a text, and its predictions must be numbers. Of a folder too large for that, the parameters in
-the headers of its files are counted against those of the architecture. A GGUF file is loaded by llama.cpp and predicts the tokens of a text.
-No code of a model's repository is run.
+A folder is loaded by transformers: every tensor that the architecture has must be in the files with its shape, and every tensor in the
+files must be the architecture's; then the model reads a text, and its predictions must be numbers. Of a folder too large for that, the
+parameters in the headers of its files are counted against those of the architecture. A GGUF file is loaded by llama.cpp and predicts the
+tokens of a text. No code of a model's repository is run.
 
 Source: prior art, lesson 10: a release whose q_proj was 5120x3200 loaded nowhere, and one lacked its tokenizer_config.json.
 """
