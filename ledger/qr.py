@@ -38,8 +38,8 @@ _PIXELS = 900
 _DIGITS = re.compile(r"[0-9]{20,}\Z")
 """The end of a text for which a second segment pays."""
 
-_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
 def png(text: str) -> bytes:
@@ -72,7 +72,7 @@ def encode(text: str) -> QRCode:
     segments = [part for part in (text[: tail.start()], tail[0]) if part] if tail is not None else [text]
     for level in ("m", "l"):
         try:
-            return segno.make_qr(cast(Any, segments), error=level, boost_error=False)
+            return segno.make_qr(cast(Any, segments), error=level, boost_error=False, encoding="utf-8")
         except DataOverflowError:
             continue
     raise QrError(

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ledger import dsse, oms, statement
 from ledger.errors import EnvelopeError, LedgerError, PublicKeyError, SignatureError, StatementError
 from ledger.keys import P256Signer
+from ledger.publication import PUBLICATION
 from ledger.testing import UnsafeSigner
 from store import tree
 from store.digest import Digest
@@ -283,7 +284,7 @@ def test_a_statement_of_another_form_is_refused(change: Callable[[dict[str, Any]
 def test_an_envelope_of_the_ledger_is_no_model_signature() -> None:
     """A key that signs both kinds cannot be made to say one with the other."""
     with pytest.raises(StatementError):
-        oms.verify(signed(statement.make({"tiny": Digest.of(b"")}, "urn:alloy-ledger:publication:v1", {"event": "released"})), [SIGNER.public])
+        oms.verify(signed(statement.make({"tiny": Digest.of(b"")}, PUBLICATION, {"event": "released"})), [SIGNER.public])
     with pytest.raises(SignatureError):
         oms.verify(signed(b"{}", payload_type="text/plain"), [SIGNER.public])
 

@@ -133,7 +133,7 @@ SIGSTORE = load("sigstore/cases.json")
 
 @pytest.mark.parametrize("name", sorted(SIGSTORE))
 def test_no_sigstore_bundle_passes_for_a_signed_model(name: str) -> None:
-    """49 of the 70 must fail everywhere; the others sign a file's hash, or with a certificate, which is never taken for a model's signature."""
+    """49 of the 70 must fail everywhere; the others sign the hash of a file, or with a certificate: no signature of a model either."""
     case = SIGSTORE[name]
     try:
         keys = [oms.EcKey(case.get("key", SIGSTORE["managed-key-happy-path"]["key"]).encode())]
