@@ -26,11 +26,12 @@ def offline(target: str, file: Path | None, policy: Policy) -> Report:
         UsageError: the target or the file is none of these. QrError: no code can be read in the picture. ProofError: it is no proof.
         StoreError: a file cannot be read.
     """
+    from ledger import cosign
     from ledger.proof import examine_file
     from ledger.report import Report, Row
 
     proof = _proof(target)
-    rows = proof.check(policy)
+    rows = (*proof.check(policy), *cosign.travelled([proof.checkpoint], policy))
     if file is None:
         text = "whether a file of yours is the one that the statement is about: none was given"
         return Report(_shown(target), (*rows, Row("unverified", text, "name it too: ledger verify --offline PROOF FILE")))

@@ -9,7 +9,10 @@ default loses nothing: the newest commit's signature covers the ids of all commi
 checkpoint's covers every envelope by SHA-256. So no byte of any entry can change without one of these checks failing.
 Three signatures per entry cost 0.33 ms of a core, one costs 0.11.
 
-Then: contradictions among trusted entries, whether the log extends the checkpoint that was accepted before, and whether the index agrees.
+The key events of the log narrow the policy first; where they take something away, every entry is judged again.
+
+Then: contradictions among trusted entries, whether the log extends the checkpoint that was accepted before, whether the witnesses that the
+policy wants have seen it lately, and whether the index agrees.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ledger import dsse, lookup, note, predicates, sshsig
+from ledger import cosign, dsse, lookup, note, predicates, sshsig, standing
 from ledger.entries import Entry
 from ledger.errors import (
     ContradictionError,
@@ -103,8 +106,15 @@ class _Audit:
 
     def __init__(self, log: Log, policy: Policy, full: bool) -> None:
         self.rows: list[Row] = []
-        self._log, self._policy, self._full = log, policy, full
+        self._log, self._given, self._full = log, policy, full
         self._names = {key: name for name, key in policy.keys.items()}
+        self._anchored = -1
+        self._begin(policy)
+
+    def _begin(self, policy: Policy) -> None:
+        """Forget what was found in the entries, and judge them by this policy."""
+        self._policy = policy
+        self._events: list[Entry] = []
         self._signed_by: Counter[str] = Counter()
         self._strangers = 0
         self._first_stranger = (0, "")
@@ -113,7 +123,6 @@ class _Audit:
         self._repeated: dict[Digest, list[int]] = {}
         self._contents = hashlib.sha256()
         self._note_keys: list[bytes] = []  # key hashes on each checkpoint's signature lines
-        self._anchored = -1
 
     def run(self) -> None:
         repository = self._log.repository
@@ -126,10 +135,16 @@ class _Audit:
         if commits is None:
             return
         self._walk(repository, commits)
+        narrowed = standing.narrowed(self._given, self._events)
+        if narrowed is not self._given:
+            self._begin(narrowed)
+            self._walk(repository, commits)
         self._report(head, len(commits))
+        self.rows += standing.rows(self._given, standing.cuts(self._given, self._events))
         self._contradictions()
         self._signatures(repository, [oid for oid, _ in commits])
         self._memory()
+        self.rows += cosign.rows(self._log, self._policy)
         self._index(len(commits))
         if self._anchored == len(commits) - 1 and all(row.status != "failed" for row in self.rows):
             self._accept()
@@ -140,6 +155,7 @@ class _Audit:
             try:
                 self._log.memory.accept(note.parse_note(signed).checkpoint, signed)
                 self._log.memory.settle(self._log.folder, self._log.origin)
+                self._log.memory.note_search(note.parse_note(signed).checkpoint, [entry.number for entry in self._events])
             except LogError as error:
                 self.rows.append(Row("unverified", str(error)))
 
@@ -200,8 +216,10 @@ class _Audit:
 
     def _envelope(self, entry: Entry) -> Digest | None:
         """Judge an envelope; gives its key, as the index has it."""
+        if standing.is_event(entry):
+            self._events.append(entry)
         try:
-            trusted = lookup.accept(entry, self._policy)
+            trusted = lookup.accept(entry, self._policy, self._log)
             self._signed_by.update(trusted.signers)
             if trusted.statement.predicate_type != predicates.RUN:
                 return None
@@ -259,8 +277,8 @@ class _Audit:
         for numbers in self._repeated.values():
             claims = []
             for number in numbers:
-                trusted = lookup.accept(self._log.entry(number), self._policy)
-                claims.append((trusted, predicates.environment_of(trusted.statement)[1]))
+                trusted = lookup.accept(self._log.entry(number), self._policy, self._log)
+                claims.append((trusted, predicates.exact_in(trusted.statement)))
             try:
                 lookup.refuse_contradiction(predicates.action_of(claims[0][0].statement), claims)
             except ContradictionError as error:
@@ -280,7 +298,7 @@ class _Audit:
                 continue
             try:
                 found = log_signers(repository, oids[number], number, self._policy)
-                if self._anchored < 0 and not vouches(found, self._policy, self._log):
+                if self._anchored < 0 and not vouches(found, self._policy, self._log, number):
                     strangers.append(number)
                     retired |= found
                     continue
@@ -366,20 +384,23 @@ def log_signers(repository: Repository, oid: str, number: int, policy: Policy) -
     return {keys[embedded]}
 
 
-def vouches(names: set[str], policy: Policy, log: Log) -> bool:
-    """Whether keys that signed the newest entry vouch for the places of all entries before it.
+def vouches(names: set[str], policy: Policy, log: Log, number: int) -> bool:
+    """Whether keys that signed entry `number` vouch for its place and those of all entries before it.
 
-    One whose signatures count up to some entry only does not, unless the log extends a checkpoint that was accepted here before: with a
+    One whose signatures count up to some entry only does not, unless the entry is below a checkpoint that was accepted here before: with a
     stolen key one can make a log of one's own, and put anything at a place where that key counts.
     """
-    return any(not policy.retired(name) for name in names) or log.memory.checkpoint(log.origin) is not None
+    if any(not policy.retired(name) for name in names):
+        return True
+    known = log.memory.checkpoint(log.origin)
+    return known is not None and number < note.parse_note(known).checkpoint.size
 
 
 def anchored(log: Log, policy: Policy) -> int:
     """The newest entry for whose place, and so for all before it, somebody trusted vouches; -1 when nobody does."""
     for number in range(log.size - 1, -1, -1):
         try:
-            if vouches(log_signers(log.repository, log.entry(number).commit, number, policy), policy, log):
+            if vouches(log_signers(log.repository, log.entry(number).commit, number, policy), policy, log, number):
                 return number
         except VerificationError:
             continue

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ledger import dsse, lookup, note, predicates
+from ledger import cosign, dsse, lookup, note, predicates, standing
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import EnvelopeError, LedgerError, ProofError, StatementError, VerificationError
-from ledger.policy import Policy, Span
+from ledger.policy import Policy
 from ledger.tlog import leaf_hash, verify_inclusion
 from store.digest import Digest
 from store.errors import DigestError, StoreError
@@ -39,7 +39,8 @@ MAX_BUNDLE_BYTES = 256 * 2**20
 def closure(log: Log, digests: Iterable[Digest], policy: Policy | None = None) -> list[Entry]:
     """Every entry about these objects, about what they were made from, and so on back to the sources, in the order of the log.
 
-    With a policy, only of those that count under it: what strangers put into a log travels no further.
+    The key events about whoever signed them are among them, so that a reader far away learns what became of these keys. With a policy,
+    only of entries that count under it: what strangers put into a log travels no further.
     """
     found: dict[int, Entry] = {}
     todo, seen = list(digests), set[Digest]()
@@ -53,7 +54,35 @@ def closure(log: Log, digests: Iterable[Digest], policy: Policy | None = None) -
             if entry.number not in found:
                 found[entry.number] = entry
                 todo += _needed(entry)
+    _add_key_events(found, log, policy)
     return [found[number] for number in sorted(found)]
+
+
+def _add_key_events(found: dict[int, Entry], log: Log, policy: Policy | None) -> None:
+    """Add the key events about the keys that signed what was found, and about those that signed these events."""
+    events = {entry.number: entry for entry in standing.events(log) if entry.number not in found}
+    told = {cut.entry for cut in standing.cuts(policy, list(events.values()))} if policy is not None and events else set(events)
+    signers = {hint for entry in found.values() for hint in _hints(entry)} if told else set[str]()
+    more = True
+    while more:
+        more = False
+        for number in sorted(told - set(found)):
+            if _about(events[number]) in signers:
+                found[number] = events[number]
+                signers |= _hints(events[number])
+                more = True
+
+
+def _hints(entry: Entry) -> set[str]:
+    """The keys that an envelope says it is signed by; to look up what is said of them, never to trust them."""
+    return {signature.keyid for signature in entry.signed.signatures if signature.keyid is not None}
+
+
+def _about(event: Entry) -> str:
+    try:
+        return str(predicates.KeyEvent.of(event.statement).key)
+    except VerificationError:
+        return ""
 
 
 def _needed(entry: Entry) -> list[Digest]:
@@ -81,7 +110,9 @@ def export(
         if b"\n" in entry.envelope or b"\r" in entry.envelope:
             raise EnvelopeError(f"entry {entry.number} holds a line break and cannot stand in a file of lines")
     receipt: dict[str, Any] = {"entries": []}
-    proofs = log.inclusion_proofs([entry.number for entry in entries])
+    # A checkpoint that witnesses have seen says when; where none covers all of it, the newest does.
+    witnessed = cosign.newest(log, covering=entries[-1].number + 1) if entries else None
+    proofs = log.inclusion_proofs([entry.number for entry in entries], checkpoint=witnessed)
     for entry, proof in zip(entries, proofs, strict=True):
         receipt["checkpoint"] = proof.checkpoint.decode()
         hashes = [b64encode(item).decode() for item in proof.hashes]
@@ -161,17 +192,28 @@ class Bundle:
         problems: lines that are no envelope around a statement, and places that are not proven; said, never passed over.
         anchored_by: names of the keys that signed the checkpoint; empty when no key that may sign a log did.
         size: the size of the log at the checkpoint, 0 when there is none.
+        policy: the reader's, narrowed by the key events among the entries; judge the entries by this one. cuts: what narrowed it.
     """
 
     def __init__(self, data: bytes, receipt: Receipt | None = None, policy: Policy | None = None) -> None:
         if len(data) > MAX_BUNDLE_BYTES:
             raise EnvelopeError(f"attestations of {len(data)} bytes; at most {MAX_BUNDLE_BYTES} are read")
+        self.receipt = receipt or Receipt(None, {}, {})
+        self.policy = policy
+        self._read(data, policy)
+        self.cuts: tuple[standing.Cut, ...] = ()
+        if policy is not None:
+            events = [entry for entry in self.entries if standing.is_event(entry)]
+            self.cuts, self.policy = standing.cuts(policy, events), standing.narrowed(policy, events)
+            if self.policy is not policy:  # whoever was cut off may have signed the checkpoint, and then it proves no places
+                self._read(data, self.policy)
+
+    def _read(self, data: bytes, policy: Policy | None) -> None:
         self.problems: list[str] = []
         self.anchored_by: tuple[str, ...] = ()
         self.size = 0
         self.origin = ""
         self._root: bytes | None = None
-        self.receipt = receipt or Receipt(None, {}, {})
         if self.receipt.checkpoint is not None and policy is not None:
             self._anchor(self.receipt.checkpoint, policy)
         self.entries = [self._entry(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line]
@@ -188,9 +230,7 @@ class Bundle:
         try:
             parsed = note.parse_note(signed)
             checkpoint = parsed.checkpoint
-            # A checkpoint says nothing about when it was signed, so a key that was retired or stolen places nothing.
-            lasting = {name: key for name, key in policy.log_keys.items() if not policy.retired(name)}
-            keys = {key: name for name, key in lasting.items() if checkpoint.size - 1 in policy.spans.get(name, Span())}
+            keys = policy.place_keys(checkpoint.size)
             self.size, self.origin, self._root = checkpoint.size, checkpoint.origin, checkpoint.root
         except VerificationError as error:
             self.problems.append(f"the receipt's checkpoint cannot be read: {error}")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ledger import lookup, manifest, predicates, publication
+from ledger import cosign, lookup, manifest, predicates, publication, standing
 from ledger.alloy import WEIGHTS as HASHED
 from ledger.alloy import deliverables, model_hash, recipe_hash
 from ledger.bundle import Bundle, Receipt
@@ -89,9 +89,12 @@ class Claims:
         except (VerificationError, StoreError) as error:
             self._problems.append(Row("failed", f"{self._name}: {error}", "Take both files again from where they were published"))
             return
+        written, policy = policy, self._bundle.policy or policy
+        self._policy = policy  # without what the key events that travel take away
         self._examination = Examination(self._bundle, policy, self._bundle.receipt.trees.values)
         attestations = base(companion(name, ATTESTATIONS))
         self._problems += [Row("failed", f"{attestations}: {problem}") for problem in self._bundle.problems]
+        self._files_rows += standing.rows(written, self._bundle.cuts)
         self._counting = lookup.sift(self._bundle.entries, policy)[0]
         self._place = self._placed(carried.proof)
         self.releases = [
@@ -258,7 +261,7 @@ class Claims:
             self._examination.explain([(holders[0].digest, folder_of(holders[0]))])
         else:
             return None
-        return [*self._problems, *rows, self._places()]
+        return [*self._problems, *rows, self._places(), *self._seen()]
 
     # the findings
 
@@ -287,7 +290,7 @@ class Claims:
         for digest, what in self._artifacts.items():
             if not examination.mentions(digest):
                 examination.strange(digest, what)
-        return [*rows, *examination.rows, *self._numbers(self._value), self._places()]
+        return [*rows, *examination.rows, *self._numbers(self._value), self._places(), *self._seen()]
 
     def _release(self, one: Trusted, said: Publication) -> Row:
         number = one.entry.number
@@ -471,6 +474,12 @@ class Claims:
         keys = ", ".join(sorted(self._policy.log_keys)) or "nobody"
         text = f"when it was said: the checkpoint is not signed by a key that {self._policy.source} lets sign a log ({keys})"
         return Row("unverified", text)
+
+    def _seen(self) -> list[Row]:
+        """Whether the witnesses that the policy wants have seen the log lately."""
+        receipt = self._bundle.receipt.checkpoint
+        notes = [] if receipt is None else [receipt]
+        return cosign.travelled([*notes, *(entry.checkpoint for entry in self._place)], self._policy)
 
 
 def _read(carried: Carried, policy: Policy) -> tuple[dict[str, Any], Bundle]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ledger import chain, lookup, predicates, report
+from ledger import chain, cosign, lookup, predicates, report, standing
 from ledger.audit import StrangerError, anchored, log_signers, vouches
 from ledger.chain import Made
 from ledger.entries import UNPLACED, Entry
@@ -75,6 +75,8 @@ def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Ca
     Raises:
         StoreError: the file or folder cannot be read.
     """
+    events = standing.events(log)
+    written, policy = policy, standing.narrowed(policy, events)
     examination = Examination(_Placed(log, anchored(log, policy)), policy, lambda: _recorded_trees(log, store) if store is not None else ())
     found: Tree | None = None
     if isinstance(target, Digest):
@@ -97,6 +99,7 @@ def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Ca
             examination.rows += differences(found, recorded) if found is not None else []
             examination.strange(digest, what)
     examination.rows.append(_standing(log, policy))
+    examination.rows += [*standing.rows(written, standing.cuts(written, events)), *cosign.rows(log, policy)]
     return Report(str(target), tuple(examination.rows))
 
 
@@ -388,7 +391,7 @@ def _standing(log: Log, policy: Policy) -> Row:
         )
     except VerificationError as error:
         return Row("failed", f"the ledger's newest entry {number}: {error}", "Run `ledger verify`", number)
-    if not vouches(names, policy, log):
+    if not vouches(names, policy, log, number):
         text = f"when it was said: the log {log.origin} is signed by {' and '.join(sorted(names))}, who counts up to some entry only"
         return Row("unverified", text, "Run `ledger verify`")
     return Row(

@@ -152,31 +152,20 @@ class Log:
                 oid = now
                 continue
             self._index.sync(oid)
-            if head is not None:
-                self._check_size(head)
             self._check_extends(head, origin, *accepted)
             self._seen = head
             break
         return self._seen if oid is not None else None
 
-    def _check_size(self, head: _Head) -> None:
-        """Compare the size that the newest checkpoint states with the number of commits.
+    def check_size(self) -> None:
+        """Compare the newest checkpoint with the entries in git, for whoever passes it on.
 
         A size that is believed unseen could be so large that no honest checkpoint is ever newer.
 
         Raises:
             LogError: they differ.
         """
-
-        def check() -> None:
-            size = head.checkpoint.size
-            if [oid for _, oid in self._index.range(size - 1, size)] != [head.oid]:
-                raise LogError(
-                    f"the newest checkpoint of {self.folder} states {size:,} entries, and git holds {self._index.size:,}. Nothing was "
-                    "accepted; run `ledger verify`, and restore the log from a copy or a remote"
-                )
-
-        self._proven(check)
+        self._standing(self._refresh())
 
     def _check_extends(self, head: _Head | None, origin: str, settled: str, signed: bytes | None) -> None:
         """Compare the log with the one that was accepted before: its origin and its checkpoint."""
@@ -401,6 +390,11 @@ class Log:
             proofs.append(InclusionProof(number, tree.size, hashes, signed))
         return proofs
 
+    def consistency_proof(self, old: int) -> list[bytes]:
+        """RFC 6962 proof that the newest checkpoint extends the one of `old` entries."""
+        size = self.size
+        return self._index.consistency_path(old, size)
+
     def index_contents(self, size: int) -> bytes:
         """SHA-256 of what the index holds of the first `size` entries, for `ledger.audit` to compare with git."""
         self._refresh()
@@ -458,7 +452,7 @@ class Log:
             raise LogError("this log was opened without a key; appending needs one")
         return self._signer
 
-    def _append(self, group: Sequence[tuple[bytes, str, Facts]], at: int | None) -> list[Entry]:
+    def _append(self, group: Sequence[tuple[bytes, str, Facts]], at: int | None = None) -> list[Entry]:
         if not group:
             return []
         signer = self._writer()

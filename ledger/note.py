@@ -4,8 +4,8 @@ A signed note is text, an empty line, and signature lines `— <name> <base64 of
 note whose text is three lines: origin, decimal size, base64 root. The log's own signature carries the origin as its name; other lines
 (witnesses) may follow and are passed over.
 
-The same key also signs envelopes and commits. Those signed bytes start with `DSSEv1 ` and `SSHSIG`; a note starts with its origin, so an
-origin with either start is refused, and no bytes can be both.
+The same key also signs envelopes and commits, and witnesses cosign checkpoints. Those signed bytes start with `DSSEv1 `, `SSHSIG` and
+`cosignature/`; a note starts with its origin, so an origin with such a start is refused, and no bytes can be both.
 
 Read a note's checkpoint only after `verify_note`.
 
@@ -32,7 +32,7 @@ from ledger.keys import ED25519, PublicKey, Signer
 
 MAX_NOTE_BYTES = 2**20
 MAX_SIGNATURES = 64
-_RESERVED = ("DSSEv1", "SSHSIG")
+_RESERVED = ("DSSEv1", "SSHSIG", "cosignature/")
 _SIZE = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
 
 

@@ -175,6 +175,13 @@ class Policy:
         names = {name for rule in self.rules if "*" in rule.artifacts for name in rule.keys}
         return {name: self.keys[name] for name in sorted(names)}
 
+    def place_keys(self, size: int) -> Mapping[PublicKey, str]:
+        """The keys whose signature on a checkpoint of `size` entries proves places, with their names.
+
+        A checkpoint says nothing about when it was signed, so a key that was retired or stolen proves none, wherever it counted.
+        """
+        return {key: name for name, key in self.log_keys.items() if not self.retired(name) and size - 1 in self.spans.get(name, _ANYWHERE)}
+
     def retired(self, name: str) -> bool:
         """Whether a key's signatures stop counting at some entry.
 

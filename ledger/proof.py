@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ledger import lookup, note, publication
+from ledger import cosign, lookup, note, publication
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import ProofError, VerificationError
-from ledger.policy import Policy, Span
+from ledger.policy import Policy
 from ledger.report import Row, Status, printable
 from ledger.tlog import HASH_BYTES, leaf_hash, verify_inclusion
 from store import canonical, files
@@ -91,13 +91,13 @@ class Proof:
 
     @classmethod
     def of(cls, log: Log, number: int) -> Proof:
-        """The proof of an entry against the newest checkpoint of a log.
+        """The proof of an entry against the newest checkpoint of a log that witnesses have seen, else against the newest.
 
         Raises:
             LogError: there is no such entry.
         """
         entry = log.entry(number)
-        (proof,) = log.inclusion_proofs([number])
+        (proof,) = log.inclusion_proofs([number], checkpoint=cosign.newest(log, covering=number + 1))
         return cls(entry.envelope, number, proof.size, proof.hashes, proof.checkpoint)
 
     # as text
@@ -211,12 +211,7 @@ class Proof:
             )
             return False
         inside = f"the statement is entry {self.number:,} of the {self.size:,} of the log {origin}"
-        # A checkpoint says nothing about when it was signed, so a key that was retired or stolen places nothing.
-        keys = {
-            key: name
-            for name, key in policy.log_keys.items()
-            if not policy.retired(name) and checkpoint.size - 1 in policy.spans.get(name, Span())
-        }
+        keys = policy.place_keys(checkpoint.size)
         known = {note.key_hash(checkpoint.origin, key) for key in keys}
         if known.isdisjoint(line.key_hash for line in parsed.signatures):
             known_names = ", ".join(sorted(keys.values())) or "nobody"

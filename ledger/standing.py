@@ -157,7 +157,7 @@ def events(log: Log) -> tuple[Entry, ...]:
             start, numbers = before[0].size, [number for number in before[1] if number < before[0].size]
     found = [log.entry(number) for number in numbers]
     for entry in log.entries(start, now.size):
-        if _is_event(entry):
+        if is_event(entry):
             found.append(entry)
             numbers.append(entry.number)
     if start < now.size:
@@ -166,7 +166,8 @@ def events(log: Log) -> tuple[Entry, ...]:
     return tuple(found)
 
 
-def _is_event(entry: Entry) -> bool:
+def is_event(entry: Entry) -> bool:
+    """Whether an entry says to be a key event."""
     try:
         return entry.statement.predicate_type == KEY_EVENT
     except VerificationError:
