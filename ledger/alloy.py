@@ -11,6 +11,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,12 @@ from store.digest import Digest
 
 WEIGHTS = (".safetensors", ".gguf")
 """File names that count as weights for `modelHash`."""
+
+MEASURED = ("name", "metric", "score", "baseScore", "delta", "resultHash", "samplesPath", "baseResultHash", "baseSamplesPath")
+"""The keys of `results.benchmarks[]` that follow from what was signed, and from nothing else: see `measured`."""
+
+PLACE = ("subject", "digest", "entry")
+"""The keys of `results.benchmarks[]` that say what was measured, and where that is signed. All others are of the signed predicate."""
 
 ASKED = ("name", "version", "source", "stages", "cycles", "search", "calibrationCorpora")
 """The fields of a recipe that decide the work."""
@@ -141,6 +149,110 @@ def kept_in_lfs(name: str, size: int) -> bool | None:
         return True
     small = size < 2**20 and name.rpartition("/")[2].endswith((".json", ".jsonl", ".txt", ".jinja", ".yaml", ".md"))
     return False if small else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One evaluation as it was signed.
+
+    Attributes:
+        digest: of what was measured.
+        predicate: what the statement says (docs/predicates/evaluation.md).
+        record: what the run named by its `action` gave beside the metrics: output name and digest of the record of each item; None when
+            that run is not there.
+    """
+
+    digest: Digest
+    predicate: Mapping[str, Any]
+    record: tuple[str, Digest] | None = None
+
+    @property
+    def score(self) -> tuple[str, str] | None:
+        """The metric that counts and its value as decimal text: the one that is called as the benchmark, else the only one."""
+        metrics = self.predicate.get("metrics")
+        if not isinstance(metrics, Mapping):
+            return None
+        name = str(self.predicate.get("benchmark"))
+        name = name if name in metrics else next(iter(metrics)) if len(metrics) == 1 else ""
+        value = metrics.get(name)
+        try:
+            return (name, value) if isinstance(value, str) and Decimal(value).is_finite() else None
+        except InvalidOperation:
+            return None
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What two evaluations must agree on to be compared: all but the numbers, and who computed them."""
+        return {key: value for key, value in self.predicate.items() if key not in ("action", "metrics", "toolchains")}
+
+    @property
+    def samples_path(self) -> str | None:
+        """Where the record is put beside the model; named by its content, so none hides another."""
+        if self.record is None:
+            return None
+        output, digest = self.record
+        return f"eval/{file_name(str(self.predicate.get('benchmark', 'benchmark')))}-{digest.hex[:12]}.{file_name(output)}"
+
+
+def record_of(outputs: Mapping[str, Digest]) -> tuple[str, Digest] | None:
+    """The record among the outputs of a run that evaluates: the one beside `metrics`, if there is one.
+
+    >>> record_of({"metrics": Digest.of(b"1"), "nll": Digest.of(b"2")})[0], record_of({"metrics": Digest.of(b"1")})
+    ('nll', None)
+    """
+    others = [(name, digest) for name, digest in sorted(outputs.items()) if name != "metrics"]
+    return others[0] if len(others) == 1 else None
+
+
+def baselines(comparison: Any) -> dict[str, str]:
+    """What each model of a comparison is compared with: digest -> digest, as texts; nothing of what has another form."""
+    rows = comparison.get("rows") if isinstance(comparison, Mapping) else None
+    named = (
+        {row["name"]: row for row in rows if isinstance(row, Mapping) and isinstance(row.get("name"), str)}
+        if isinstance(rows, list)
+        else {}
+    )
+    found: dict[str, str] = {}
+    for row in named.values():
+        difference = row.get("difference")
+        base = named.get(difference.get("baseline")) if isinstance(difference, Mapping) else None
+        if base is not None and isinstance(row.get("digest"), str) and isinstance(base.get("digest"), str):
+            found[row["digest"]] = base["digest"]
+    return found
+
+
+def measured(one: Evaluation, all_: Iterable[Evaluation], bases: Mapping[str, str]) -> dict[str, Any]:
+    """The keys `MEASURED` of one evaluation, as far as they are known. Whoever writes an alloy uses it, and whoever checks one.
+
+    Args:
+        one: the evaluation.
+        all_: those among which the one of its baseline is looked for: of the model that `bases` names, by the same benchmark on the same
+            data with the same settings.
+        bases: see `baselines`.
+    """
+    row: dict[str, Any] = {"name": str(one.predicate.get("benchmark", ""))}
+    base = next((each for each in all_ if str(each.digest) == bases.get(str(one.digest)) and each.asked == one.asked), None)
+    if one.score is not None:
+        row |= {"metric": one.score[0], "score": float(one.score[1])}
+        if base is not None and base.score is not None and base.score[0] == one.score[0]:
+            row |= {"baseScore": float(base.score[1]), "delta": float(Decimal(one.score[1]) - Decimal(base.score[1]))}
+    for prefix, each in (("", one), ("base", base)):
+        if each is not None and each.record is not None:
+            keys = ("resultHash", "samplesPath") if not prefix else ("baseResultHash", "baseSamplesPath")
+            row |= {keys[0]: str(each.record[1]), keys[1]: each.samples_path}
+    return row
+
+
+def records(alloy: Mapping[str, Any]) -> dict[str, Digest]:
+    """Where the records of an alloy's evaluations belong beside the model: path -> digest of the file.
+
+    Raises:
+        StoreError: a hash has another form.
+    """
+    results = alloy.get("results")
+    rows = results.get("benchmarks", []) if isinstance(results, Mapping) else []
+    pairs = (("samplesPath", "resultHash"), ("baseSamplesPath", "baseResultHash"))
+    return {row[path]: Digest.parse(row[digest]) for row in rows for path, digest in pairs if path in row and digest in row}
 
 
 def deliverables(recipe: str, outputs: Iterable[tuple[str, str, Digest]]) -> dict[str, Digest]:

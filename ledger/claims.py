@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger import cosign, lookup, manifest, predicates, publication, standing
+from ledger.alloy import MEASURED, PLACE, Evaluation, baselines, deliverables, measured, model_hash, recipe_hash, record_of
 from ledger.alloy import WEIGHTS as HASHED
-from ledger.alloy import deliverables, model_hash, recipe_hash
 from ledger.bundle import Bundle, Receipt
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import ProofError, VerificationError
@@ -80,6 +80,7 @@ class Claims:
         self._results: list[tuple[str, str, Digest]] = []  # its results in its order: stage, output, digest
         self._artifacts: dict[Digest, str] = {}  # its results: digest -> what it is, for people
         self._actions: set[Digest] = set()  # keys of the trusted runs
+        self._records: dict[str, set[tuple[str, Digest]]] = {}  # what they gave beside metrics: key -> output and digest
         self._value: dict[str, Any] | None = None
         self._pinned = expected is not None and expected.full and self.digest is not None and expected.matches(self.digest)
         if carried is None:
@@ -162,6 +163,8 @@ class Claims:
                 action = predicates.action_of(one.statement)
                 inputs |= set(action.inputs.values())
                 self._actions.add(action.key)
+                if (record := record_of(one.statement.subjects)) is not None:
+                    self._records.setdefault(str(action.key), set()).add(record)
         return subjects, inputs - subjects
 
     def _read_results(self, value: Mapping[str, Any]) -> None:
@@ -236,6 +239,8 @@ class Claims:
             found = manifest.compare(self.listed, present, self.vouched)
             self._files_rows += found.rows
             covered |= found.equal | found.differing | {path for path in self.listed if path in unread}
+            self._here = [file for file in present.files if file.path in covered - found.differing]
+            return covered, settled
         self._here = [file for file in present.files if file.path in covered]
         return covered, settled
 
@@ -253,13 +258,17 @@ class Claims:
             return None
         holders = [one for held, one in self.trees.items() if held in self._subjects and any(file.digest == digest for file in one.entries)]
         rows = self._examination.rows
+        listed = next((one for one in self.listed.values() if one.digest == digest), None)
+        if listed is not None:
+            rows += [self._release(*one) for one in self.releases]
+            rows.append(Row("proven", f"{what} are {listed.path} in the list of {self.vouched}"))
         if self._examination.mentions(digest):
             self._examination.explain([(digest, what)])
         elif holders:
             path = next(file.path for file in holders[0].entries if file.digest == digest)
             rows.append(Row("proven", f"{what} are the file {path} of {folder_of(holders[0])}"))
             self._examination.explain([(holders[0].digest, folder_of(holders[0]))])
-        else:
+        elif listed is None:
             return None
         return [*self._problems, *rows, self._places(), *self._seen()]
 
@@ -327,6 +336,7 @@ class Claims:
                 rows.append(Row("failed", text))
         if benchmarks and not rows:
             rows.append(Row("proven", f"the {len(benchmarks)} evaluations that {self._name} repeats are those that were signed"))
+            rows += self._derived(benchmarks, results.get("comparison"))
         if "comparison" in results:
             rows.append(self._comparison(results["comparison"]))
         rows += self._actions_of(results)
@@ -338,7 +348,7 @@ class Claims:
             digest = Digest.parse(item["digest"])
         except (KeyError, TypeError, StoreError):
             return False
-        said = {key: value for key, value in item.items() if key not in ("subject", "digest", "entry")}
+        said = _signed(item)
         called = self._outputs.get(digest, set[str]())
         return any(
             one.statement.predicate_type == predicates.EVALUATION
@@ -349,6 +359,32 @@ class Claims:
             and (one.entry.number == UNPLACED or item.get("entry", one.entry.number) == one.entry.number)
             for one in self._examination.sift(digest)[0]
         )
+
+    def _derived(self, benchmarks: Sequence[Mapping[str, Any]], comparison: Any) -> list[Row]:
+        """Compute again what each result says besides what was signed: its score, its baseline's, and the hashes of their records."""
+        made: list[Evaluation] = []
+        for item in benchmarks:
+            said = _signed(item)
+            records = self._records.get(str(said.get("action")), set())
+            stated = [
+                record for record in records if str(record[1]) == item.get("resultHash")
+            ]  # of contradicting runs, the one that is meant
+            record = next(iter([*stated, *sorted(records)]), None)
+            made.append(Evaluation(digest=Digest.parse(item["digest"]), predicate=said, record=record))
+        bases = baselines(comparison)
+        rows: list[Row] = []
+        hashed = 0
+        for item, one in zip(benchmarks, made, strict=True):
+            right = measured(one, made, bases)
+            wrong = [key for key in MEASURED if key in item and item[key] != right.get(key)]
+            hashed += "resultHash" in item
+            if wrong:
+                texts = [f"{key} {printable(str(item[key]), 80)}, where {right.get(key, 'nothing')} follows" for key in wrong]
+                text = f"{self._name} gives {printable(right['name'])} of {printable(str(item.get('subject')))} the {'; the '.join(texts)}"
+                rows.append(Row("failed", f"{text} from what was signed", "Take it again from where it was published"))
+        if hashed and not rows:
+            rows.append(Row("proven", f"resultHash of {hashed} of them is the record of each item that the trusted run gave"))
+        return rows
 
     def _comparison(self, comparison: Any) -> Row:
         try:
@@ -508,6 +544,11 @@ def _all_but_unread(one: Tree, here: Mapping[str, TreeEntry], unread: Mapping[st
     dark = [file for file in one.entries if here.get(file.path) != file]
     same = all(where + file.path in unread and unread[where + file.path].size == file.size for file in dark)
     return [file.path for file in dark] if same and len(dark) < len(one.entries) else []
+
+
+def _signed(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a result in an alloy, what was signed: all but what follows from it, and where it is."""
+    return {key: value for key, value in item.items() if key not in MEASURED and key not in PLACE}
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What a run leaves beside the ledger: `<name>.alloy.json` (recipe, results, hashes, receipt) and `<name>.attestations.jsonl`.
 
 Both travel with the model; `ledger verify <name>.alloy.json` needs nothing else. Different hashes have different names and are never
-mixed up: `recipeHash` (canonical JSON of what was asked for), `modelHash` (canonical list of weight files), and the file's own SHA-256,
-which a file cannot contain. The record of each item of an evaluation is an output of its run, and is found by the run's statement.
+mixed up: `recipeHash` (canonical JSON of what was asked for), `modelHash` (canonical list of weight files), `resultHash` (the record of
+each item of one evaluation, an output of its run), and the file's own SHA-256, which a file cannot contain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger import bundle, lookup, predicates
-from ledger.alloy import WEIGHTS, deliverables, model_hash, plain, recipe_hash
+from ledger.alloy import MEASURED, PLACE, WEIGHTS, Evaluation, baselines, deliverables, measured, model_hash, plain, recipe_hash, record_of
 from ledger.log import Log
 from ledger.policy import Policy
 from stages.lowering import Plan
@@ -22,6 +22,7 @@ from stages.recipe import Recipe
 from store import canonical, tree
 from store.cas import Cas
 from store.digest import Digest
+from store.errors import DigestError
 from store.local import LocalCas
 
 
@@ -113,18 +114,19 @@ def _results(
         "completedAt": max(finished.values(), default=""),
         "actions": [str(key) for key in finished],
         "artifacts": artifacts,
-        "benchmarks": _benchmarks(outputs, log, policy),
+        "benchmarks": [],
         "integrity": integrity,
     }
     report = report_of(outputs)
     if report is not None:
         results["comparison"] = canonical.loads(store.read(report))
+    results["benchmarks"] = _benchmarks(outputs, results.get("comparison"), log, policy)
     return results
 
 
-def _benchmarks(outputs: Mapping[str, Mapping[str, Digest]], log: Log, policy: Policy) -> list[dict[str, Any]]:
-    """Every evaluation of an output of this run that counts, in the order of the outputs."""
-    rows: list[dict[str, Any]] = []
+def _benchmarks(outputs: Mapping[str, Mapping[str, Digest]], comparison: Any, log: Log, policy: Policy) -> list[dict[str, Any]]:
+    """Every evaluation of an output of this run that counts, in the order of the outputs: what follows from it, and what was signed."""
+    found: list[tuple[Evaluation, dict[str, Any]]] = []
     seen: set[Digest] = set()
     for named in outputs.values():
         for name, digest in named.items():
@@ -132,9 +134,23 @@ def _benchmarks(outputs: Mapping[str, Mapping[str, Digest]], log: Log, policy: P
                 continue
             seen.add(digest)
             for one in lookup.sift(log.by_subject(digest), policy)[0]:
-                if one.statement.predicate_type == predicates.EVALUATION:
-                    rows.append({"subject": name, "digest": str(digest), "entry": one.entry.number, **one.statement.predicate})
-    return rows
+                said = one.statement.predicate
+                # One that has such keys itself could not be told from what follows from it; the attestations have it.
+                if one.statement.predicate_type == predicates.EVALUATION and not {*MEASURED, *PLACE} & set(said):
+                    evaluation = Evaluation(digest=digest, predicate=said, record=_record(said, log, policy))
+                    found.append((evaluation, {"subject": name, "digest": str(digest), "entry": one.entry.number, **said}))
+    evaluations, bases = [evaluation for evaluation, _ in found], baselines(comparison)
+    return [{**measured(evaluation, evaluations, bases), **row} for evaluation, row in found]
+
+
+def _record(said: Mapping[str, Any], log: Log, policy: Policy) -> tuple[str, Digest] | None:
+    """The record of each item of an evaluation: the output of its run, if that counts."""
+    try:
+        key = Digest.parse(said["action"])
+    except (KeyError, DigestError):
+        return None
+    runs = lookup.sift(log.lookup(key), policy)[0]
+    return record_of(runs[0].statement.subjects) if runs else None
 
 
 def weight_files(recipe: str, outputs: Mapping[str, Mapping[str, Digest]], store: Cas) -> list[tuple[str, Digest, int]]:
