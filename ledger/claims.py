@@ -366,10 +366,8 @@ class Claims:
         for item in benchmarks:
             said = _signed(item)
             records = self._records.get(str(said.get("action")), set())
-            stated = [
-                record for record in records if str(record[1]) == item.get("resultHash")
-            ]  # of contradicting runs, the one that is meant
-            record = next(iter([*stated, *sorted(records)]), None)
+            meant = [record for record in records if str(record[1]) == item.get("resultHash")]  # where trusted runs contradict each other
+            record = next(iter([*meant, *sorted(records)]), None)
             made.append(Evaluation(digest=Digest.parse(item["digest"]), predicate=said, record=record))
         bases = baselines(comparison)
         rows: list[Row] = []
