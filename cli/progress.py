@@ -222,6 +222,7 @@ def done_line(group: Group) -> str:
 _NOTES: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, Any]], str]], ...] = (
     (("tokens",), lambda notes: many(int(notes["tokens"]), "token")),
     (("layers", "experts"), lambda notes: f"{notes['layers']} layers x {notes['experts']} experts"),
+    (("downloaded_bytes",), lambda notes: f"{size(int(notes['downloaded_bytes']))} downloaded"),
     (("weights_bytes",), lambda notes: f"{size(int(notes['weights_bytes']))} of weights"),
     (("weights_bytes_after",), lambda notes: f"{size(int(notes['weights_bytes_after']))} of weights"),
     (("weight_bytes_written",), lambda notes: f"{size(int(notes['weight_bytes_written']))} of them written"),
@@ -238,8 +239,9 @@ def running_line(group: Group, now_s: float) -> str:
     for running in group.running.values():
         step = running.label if group.total > 1 else ""
         if running.total:
-            step = f"{step} {count(running.done)}/{count(running.total)} {running.unit}".strip()
-        (steps if group.total > 1 else counts).extend([step] if step else [])
+            done, total = (size(n) if running.unit == "bytes" else count(n) for n in (running.done, running.total))
+            step = f"{step} {done} of {total}" if running.unit == "bytes" else f"{step} {done}/{total} {running.unit}"
+        (steps if group.total > 1 else counts).extend([step.strip()] if step else [])
         if running.unit == "tokens" and running.done and now_s - running.since_s > 0.5:
             counts.append(f"{count(round(running.done / (now_s - running.since_s)))} tok/s")
     left = group.left_s(now_s)

@@ -344,7 +344,7 @@ class HfHub:
             if hashes.done > file.size:
                 hashes = _Hashes(file)
                 out.truncate(0)
-            failures = 0
+            failures, told = 0, hashes.done
             while hashes.done < file.size:
                 before = hashes.done
                 cut = HubUnreachableError(f"{file.path} of {repo}: the Hub stopped sending")
@@ -352,14 +352,17 @@ class HfHub:
                     for chunk in self._pieces(repo, commit, file, hashes):
                         out.write(chunk)
                         hashes.update(chunk)
-                        if progress is not None:
-                            progress(hashes.done, file.size)
+                        if progress is not None and (hashes.done - told >= _CHUNK_BYTES or hashes.done == file.size):
+                            told = hashes.done
+                            progress(told, file.size)
                 except HubUnreachableError as error:
                     cut = error
                 if hashes.done < file.size:
                     failures = 0 if hashes.done > before else failures + 1
-                    if failures > len(_PAUSES_S) or _is_dead(cut):
+                    if failures > len(_PAUSES_S) or isinstance(cut.__cause__, _dead()):
                         kept = f"{hashes.done:,} of {file.size:,} bytes are kept; run again to go on" if hashes.done else "Nothing arrived"
+                        if not hashes.done:
+                            into.unlink()
                         raise HubUnreachableError(f"{cut}. {kept}") from cut
                     time.sleep(_PAUSES_S[max(0, failures - 1)])
         fault = hashes.fault()
@@ -368,7 +371,7 @@ class HfHub:
             into.unlink()
             raise HubMismatchError(
                 f"{file.path} of {repo} at {commit}: the Hub served other bytes than it lists.\n"
-                f"  expected {what} {expected}\n  got      {what} {got}\n"
+                f"  expected {what}{expected}\n  got      {what}{got}\n"
                 "The download was deleted. Try again; if it stays so, the file on the Hub is damaged or was tampered with: do not use it",
                 expected=expected,
                 got=got,
@@ -462,7 +465,7 @@ class HfHub:
             try:
                 return once()
             except HubUnreachableError as error:
-                if _is_dead(error):
+                if isinstance(error.__cause__, _dead()):
                     raise
             time.sleep(pause)
         return once()
@@ -515,13 +518,15 @@ class HfHub:
         if isinstance(error, OfflineModeIsEnabled):
             return HubUnreachableError(f"{self.endpoint} is not asked, because HF_HUB_OFFLINE is set; unset it to use the network")
         words = str(error) or type(error).__name__
-        return HubUnreachableError(f"{self.endpoint} cannot be reached ({words}); look at the network, or at HF_ENDPOINT")
+        if isinstance(error, _dead()):
+            return HubUnreachableError(f"{self.endpoint} cannot be reached ({words}); look at the network, or at HF_ENDPOINT")
+        return HubUnreachableError(f"{self.endpoint} was reached, and the connection broke off ({words})")
 
     def _chunks(self, response: Response, path: str, size: int) -> Iterator[bytes]:
         """The body as it comes, unless it comes too slowly to ever end."""
         began = time.monotonic()
         weights = path.lower().endswith(WEIGHTS)
-        for chunk in response.iter_raw(_CHUNK_BYTES):
+        for chunk in response.iter_raw():  # as it arrives, so that nothing is lost when it is cut
             if weights:
                 with self._lock:
                     self.weight_bytes += len(chunk)
@@ -569,11 +574,11 @@ class _Hashes:
     def fault(self) -> tuple[str, str, str] | None:
         """What differs from the listing (kind, expected, got), or None."""
         if self.longer:
-            return "size", f"{self._file.size:,} bytes", "more"
+            return "", f"{self._file.size:,} bytes", "more"
         if self._git is not None:
             got = self._git.hexdigest()
-            return None if got == self._file.oid else ("git oid", self._file.oid, got)
-        return None if self.digest == self._file.sha256 else ("sha256", str(self._file.sha256), str(self.digest))
+            return None if got == self._file.oid else ("git oid ", self._file.oid, got)
+        return None if self.digest == self._file.sha256 else ("", str(self._file.sha256), str(self.digest))
 
 
 def _listing(repo: str, value: Any) -> Listing:
@@ -666,12 +671,12 @@ def _same_commit(response: Response, repo: str, commit: str, path: str) -> None:
             )
 
 
-def _is_dead(error: HubUnreachableError) -> bool:
-    """Whether asking again at once is no use: nobody is there, or nobody may be asked."""
+def _dead() -> tuple[type[BaseException], ...]:
+    """Errors after which asking again at once is no use: nobody is there, or nobody may be asked."""
     import httpx2
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    return isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout, OfflineModeIsEnabled))
+    return httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol, httpx2.InvalidURL, OfflineModeIsEnabled
 
 
 def _words(error: Exception) -> str:
