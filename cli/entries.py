@@ -12,6 +12,7 @@ from cli.output import Output, ago, short
 
 if TYPE_CHECKING:
     from ledger.log import Entry
+    from ledger.lookup import Claims
     from ledger.policy import Policy
     from ledger.statement import Statement
     from store.actions import Action
@@ -23,6 +24,8 @@ class EntryView:
 
     entry: Entry
     policy: Policy
+    claims: Claims | None = None
+    """Where entries are found that say the same, for policies that want several signers; None judges this entry alone."""
 
     @cached_property
     def statement(self) -> Statement | None:
@@ -54,7 +57,7 @@ class EntryView:
         from ledger.lookup import accept
 
         try:
-            return accept(self.entry, self.policy).signers, ""
+            return accept(self.entry, self.policy, self.claims).signers, ""
         except VerificationError as reason:
             return (), str(reason)
 

@@ -69,7 +69,7 @@ def _log(workspace: Workspace, *, full: bool) -> tuple[int | None, list[str]]:
     from ledger.errors import LogError
     from ledger.verify import verify_ledger
 
-    faults = [row.text for row in verify_ledger(workspace.folder, workspace.policy, full=full).rows if row.status == "failed"]
+    faults = [row.text for row in verify_ledger(workspace.folder, workspace.written, full=full).rows if row.status == "failed"]
     try:
         return workspace.log.size, faults
     except LogError as error:

@@ -98,7 +98,7 @@ def _trusted(workspace: Workspace) -> Iterator[Digest]:
 
     for entry in workspace.log.entries():
         try:
-            statement = accept(entry, workspace.policy).statement
+            statement = accept(entry, workspace.policy, workspace.log).statement
             yield from statement.subjects.values()
             if statement.predicate_type == RUN:
                 yield from action_of(statement).inputs.values()

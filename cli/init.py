@@ -24,7 +24,12 @@ def init(key: str | None, passphrase: bool, ledger: Path | None, json: bool) -> 
     made = create(ledger, key=key, passphrase=lambda: new_passphrase(ask=passphrase))
     facts = {
         "ledger": made.folder.absolute(),
-        "key": {"name": made.signer.name, "public": str(made.signer.public), "new": made.new_key, "folder": made.keys.absolute()},
+        "key": {
+            "name": made.signer.name,
+            "public": str(made.signer.public),
+            "new": made.new_key,
+            "folder": made.keys.absolute() if made.keys is not None else None,
+        },
         "policy": (made.folder / POLICY).absolute(),
     }
     output.show(facts, [made.sentence, f"next: ledger run RECIPE · edit {place(made.folder / POLICY)} to trust somebody else's key"])

@@ -35,7 +35,7 @@ def log(number: int, stage: str | None, ledger: Path | None, json: bool) -> int:
     shown = 0
     page: list[list[str]] = []
     for entry in _newest_first(workspace, size):
-        view = EntryView(entry, workspace.policy)
+        view = EntryView(entry, workspace.policy, workspace.log)
         if stage is not None and view.kind != stage:
             continue
         if number and shown == number:

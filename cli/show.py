@@ -36,7 +36,7 @@ def show(target: str, ledger: Path | None, json: bool) -> int:
     now = datetime.now(UTC)
     entry = find_entry(workspace, target)
     if entry is not None:
-        view = EntryView(entry, workspace.policy)
+        view = EntryView(entry, workspace.policy, workspace.log)
         output.show(entry_facts(view), lambda: entry_lines(view, workspace, output, now))
         return 0
     run = latest_run(workspace.folder, target)
@@ -47,7 +47,7 @@ def show(target: str, ledger: Path | None, json: bool) -> int:
         output.show(facts, [f"{run.recipe}, run of {run.started_on}", *(f"  {line}" for line in table(rows))])
         return 0
     digest, _ = find_object(workspace, target)
-    runs = [EntryView(entry, workspace.policy) for entry in workspace.log.lookup(digest)]
+    runs = [EntryView(entry, workspace.policy, workspace.log) for entry in workspace.log.lookup(digest)]
     if runs:
         output.object({"key": str(digest), "entries": [entry_facts(view) for view in runs]})
         for number, view in enumerate(runs):
@@ -168,8 +168,8 @@ def _object_facts(workspace: Workspace, digest: Digest) -> dict[str, Any]:
                 {"path": item.path, "size_bytes": item.size, "digest": str(item.digest), "present": store.has(item.digest)}
                 for item in content.entries
             ]
-    facts["said"] = [EntryView(entry, workspace.policy).facts() for entry in workspace.log.by_subject(digest)]
-    facts["used_by"] = [EntryView(entry, workspace.policy).facts() for entry in workspace.log.by_material(digest)]
+    facts["said"] = [EntryView(entry, workspace.policy, workspace.log).facts() for entry in workspace.log.by_subject(digest)]
+    facts["used_by"] = [EntryView(entry, workspace.policy, workspace.log).facts() for entry in workspace.log.by_material(digest)]
     facts["pins"] = [name for name, pinned in pins(workspace.folder).items() if pinned == digest]
     return facts
 
@@ -193,7 +193,10 @@ def _object_lines(facts: Mapping[str, Any], workspace: Workspace, digest: Digest
     for title, entries in (("made or described by", workspace.log.by_subject(digest)), ("used by", workspace.log.by_material(digest))):
         if entries:
             yield f"  {title}"
-            yield from (f"    {line}" for line in table([EntryView(entry, workspace.policy).row(output, now) for entry in entries], ">>"))
+            yield from (
+                f"    {line}"
+                for line in table([EntryView(entry, workspace.policy, workspace.log).row(output, now) for entry in entries], ">>")
+            )
     if not facts["said"] and not facts["used_by"]:
         yield "  nothing in the ledger speaks of it"
     if facts["pins"]:

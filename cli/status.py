@@ -114,7 +114,7 @@ def look(workspace: Workspace) -> Status:
     newest: datetime | None = None
     policy: tuple[str, ...] = ()
     try:
-        policy = _trusts(workspace.policy)
+        policy = _trusts(workspace.written)
         entries = workspace.log.size
         newest = datetime.fromtimestamp(workspace.log.entry(entries - 1).when, UTC) if entries else None
     except LedgerError as error:

@@ -196,7 +196,9 @@ def _of_log(workspace: Workspace, target: str) -> Question:
         raise UsageError(
             f"{target!r} is no recipe file here, no entry and no key; `ledger log` shows keys, `ledger run -n RECIPE` what is to do"
         )
-    action = next((view.action for entry in entries if (view := EntryView(entry, workspace.policy)).action is not None), None)
+    action = next(
+        (view.action for entry in entries if (view := EntryView(entry, workspace.policy, workspace.log)).action is not None), None
+    )
     if action is None:
         raise UsageError(f"no action in the ledger is meant by {target}; for one that did not run yet: ledger why RECIPE:STAGE")
     hit = find(workspace.log, workspace.policy, action)
@@ -218,7 +220,7 @@ class Recorded:
         found: dict[str, list[tuple[Action, EntryView]]] = {}
         actions = self.workspace.log.keys()
         for number, _ in actions[-_SEARCHED:]:
-            view = EntryView(self.workspace.log.entry(number), self.workspace.policy)
+            view = EntryView(self.workspace.log.entry(number), self.workspace.policy, self.workspace.log)
             if view.action is not None:
                 found.setdefault(view.action.stage, []).append((view.action, view))
         return found

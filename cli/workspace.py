@@ -10,7 +10,7 @@ import getpass
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from cli.errors import CliError, NoLedgerError, UsageError
 from cli.output import place
 
 if TYPE_CHECKING:
-    from ledger.keys import KeyStore, Signer
+    from ledger.keys import KeyStore, PublicKey, Signer
     from ledger.log import Log
     from ledger.policy import Policy
     from store.local import LocalCas
@@ -97,7 +97,18 @@ class Workspace:
 
     @cached_property
     def policy(self) -> Policy:
-        """Whom this reader trusts.
+        """Whom this reader trusts in this log: as written, without what the key events of the log take away.
+
+        Raises:
+            PolicyError: the file is missing or says something impossible. LogError: the log cannot be read.
+        """
+        from ledger import standing
+
+        return standing.of(self.log, self.written)
+
+    @cached_property
+    def written(self) -> Policy:
+        """The policy file as it stands, for whatever opens the log itself.
 
         Raises:
             PolicyError: the file is missing or says something impossible.
@@ -130,13 +141,30 @@ class Workspace:
         return LocalCas(self.folder)
 
     def signing_log(self, signer: Signer) -> Log:
-        """The log, for appending."""
+        """The log, for appending; from now on `log` is this one.
+
+        Raises:
+            UsageError: the key events of the log say that this key signs no more.
+            LogError: the key is no Ed25519 key, or the log cannot be opened.
+        """
         from ledger.log import Log
 
-        return Log.open(self.folder, signer=signer)
+        self.__dict__.pop("policy", None)
+        self.log = Log.open(self.folder, signer=signer)
+        name = next((name for name, public in self.policy.keys.items() if public == signer.public), None)
+        if name is not None and self.policy.retired(name):
+            span = self.policy.spans[name]
+            why = f" ({span.why})" if span.why else ""
+            raise UsageError(
+                f"{name} signs no more here: its signatures count up to entry {(span.until or 0) - 1}{why}; "
+                "say which key does: --key NAME, and if none is trusted yet: ledger key trust NAME KEY"
+            )
+        return self.log
 
     def signer(self, name: str | None = None) -> Signer:
-        """The key that signs here: `name`, else the only one of one's own that this ledger's policy trusts.
+        """The key that signs here: `name`, else the only one of one's own that this ledger's policy trusts to go on signing.
+
+        Keys in files come first; one in an ssh-agent is taken when no file holds one that is trusted.
 
         Raises:
             UsageError: there is none such, or more than one.
@@ -150,32 +178,68 @@ class Workspace:
         return unlock(keys, name)
 
     def _own_key(self, keys: KeyStore) -> str:
-        own = keys.list()
-        trusted = set(self.policy.keys.values())
-        names = [name for name, public, _ in own if public in trusted]
+        own = [(name, public) for name, public, _ in keys.list()]
         where = place(self.folder / POLICY)
+        names = self._signing(own) or self._signing(agent_keys())
         if len(names) == 1:
             return names[0]
         if names:
             raise UsageError(f"several of your keys are trusted by {where}: {', '.join(names)}; say which one signs: --key NAME")
         if not own:
             raise UsageError(
-                f"there is no key in {place(keys.folder)}; `ledger key new NAME` makes one: add its line to {where}, "
+                f"there is no key in {place(keys.folder)}; `ledger key new NAME` makes one, `ledger key trust NAME NAME` trusts it here; "
                 "or copy your key there from the machine that has it"
             )
-        listed = ", ".join(f"{name} {public.short}" for name, public, _ in own)
-        raise UsageError(f"none of your keys ({listed}) is trusted by {where}; add one to its `keys` and `rules`, or say --key NAME")
+        listed = ", ".join(f"{name} {public.short}" for name, public in own)
+        raise UsageError(
+            f"none of your keys ({listed}) is trusted by {where} to sign on; `ledger key trust NAME NAME` trusts one, or say --key NAME"
+        )
+
+    def _signing(self, own: Iterable[tuple[str, PublicKey]]) -> list[str]:
+        """Those of some keys with which this ledger goes on: Ed25519, trusted, not retired; where some may sign a log, only these."""
+        from ledger.keys import ED25519
+
+        named = {public: name for name, public in self.written.keys.items()}
+        usable = {
+            name: named[public]
+            for name, public in own
+            if public in named and public.algorithm == ED25519 and not self.written.retired(named[public])
+        }
+        logs = [name for name, called in usable.items() if called in self.written.log_keys]
+        return logs or list(usable)
 
 
 def unlock(keys: KeyStore, name: str) -> Signer:
-    """A private key; its passphrase comes from `$LEDGER_PASSPHRASE`, else from the person at the terminal.
+    """A private key: of a file, or `ssh-agent:COMMENT`; its passphrase is from `$LEDGER_PASSPHRASE` or the person at the terminal.
 
     Raises:
         PassphraseError: it is needed and missing, or wrong.
         KeyFileError: there is no such key, or it cannot be used.
+        UsageError: there is no ssh-agent.
     """
+    from ledger.agent import PREFIX, Agent
+
+    if name.startswith(PREFIX):
+        agent = Agent.default()
+        if agent is None:
+            raise UsageError(f"there is no ssh-agent ($SSH_AUTH_SOCK is not set), so {name} cannot sign")
+        return agent.find(name)
     encrypted = any(known == name and locked for known, _, locked in keys.list())
     return keys.load(name, _passphrase(f"passphrase of the key {name}: ") if encrypted else None)
+
+
+def agent_keys() -> list[tuple[str, PublicKey]]:
+    """The keys of the ssh-agent that can sign here, each as `--key` names it; none when there is no agent, or it does not answer."""
+    from ledger.agent import Agent
+    from ledger.errors import KeyFileError
+
+    agent = Agent.default()
+    if agent is None:
+        return []
+    try:
+        return [(one.spelled, one.public) for one in agent.identities()]
+    except KeyFileError:  # a socket of a session that has ended; whoever names a key of it is told
+        return []
 
 
 def _passphrase(prompt: str) -> str | None:
@@ -206,17 +270,18 @@ def new_passphrase(*, ask: bool) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A new ledger: its folder, the key that signs in it, and whether the key was made for it."""
+    """A new ledger: its folder, the key that signs in it, whether the key was made for it, and its folder (None: an agent has it)."""
 
     folder: Path
     signer: Signer
     new_key: bool
-    keys: Path
+    keys: Path | None
 
     @property
     def sentence(self) -> str:
         """`made .ledger (key ed25519:7Qx2.. in ~/.config/ledger/keys, policy .ledger/policy.yaml)`."""
-        key = f"{'key' if self.new_key else 'your key'} {self.signer.name} {self.signer.public.short} in {place(self.keys)}"
+        where = place(self.keys) if self.keys is not None else "the ssh-agent"
+        key = f"{'key' if self.new_key else 'your key'} {self.signer.name} {self.signer.public.short} in {where}"
         return f"made {place(self.folder)} ({key}, policy {place(self.folder / POLICY)})"
 
 
@@ -232,8 +297,9 @@ def create(named: Path | None, *, key: str | None, passphrase: Callable[[], str 
         CliError: there is a ledger already, or something else.
         UsageError: there are several keys to choose from.
     """
+    from ledger.agent import PREFIX
     from ledger.keys import KeyStore
-    from ledger.log import Log
+    from ledger.log import Log, refuse_unfit
     from ledger.policy import Policy
 
     folder = (named or Path(os.environ.get("LEDGER_DIR") or NAME)).absolute()
@@ -244,16 +310,17 @@ def create(named: Path | None, *, key: str | None, passphrase: Callable[[], str 
     keys = KeyStore.default()
     own = [name for name, _, _ in keys.list()]
     key = key or _default_key(own)
-    new_key = key not in own
+    new_key = key not in own and not key.startswith(PREFIX)
     signer = keys.new(key, passphrase()) if new_key else unlock(keys, key)
+    refuse_unfit(signer)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / POLICY).exists():
-        (folder / POLICY).write_text(Policy.starting(key, signer.public), encoding="utf-8")
+        (folder / POLICY).write_text(Policy.starting(signer.name, signer.public), encoding="utf-8")
     # Hundreds of gigabytes beside somebody's code: git must not pick them up.
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     # Last, and by rename: a folder with a log is a ledger, and one without is finished by the next `init`.
     Log.create(folder, signer=signer).close()
-    return Created(folder, signer, new_key, keys.folder)
+    return Created(folder, signer, new_key, None if key.startswith(PREFIX) else keys.folder)
 
 
 def _default_key(own: list[str]) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ledger import standing
 from ledger.hub import HfHub, Listing
 from ledger.log import Log
 from ledger.lookup import Hit, find, sift
@@ -108,7 +109,7 @@ class Runner:
         clock: Clock = time.time,
         hands: Callable[[], Executor] | None = None,
     ) -> None:
-        self._folder, self._store, self._log, self._policy = folder, store, log, policy
+        self._folder, self._store, self._log, self._policy = folder, store, log, standing.of(log, policy)
         self._options, self._tell, self._clock = options, on_event, clock
         self._hands = hands or self._local_hands
         self._stages: dict[str, Stage] = {}
