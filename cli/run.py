@@ -70,13 +70,14 @@ def run(
     refuse_foreign(folder, ledger)
     workspace = Workspace(folder)
     tools = {"llama-cpp": str(llama_cpp.absolute())} if llama_cpp is not None else {}
-    options = RunOptions(jobs or max(1, _cores() // threads), threads=threads, tools=tools, environment=environment, out=out)
+    options = RunOptions(jobs or max(1, cores() // threads), threads=threads, tools=tools, environment=environment, out=out)
     if dry_run:
         return _plan(workspace, asked, options, output)
     return _run(workspace, asked, options, signer or workspace.signer(key), output)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

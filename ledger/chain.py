@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from store.actions import Action
@@ -101,3 +101,21 @@ def trace(start: Digest, find_by_subject: Callable[[Digest], Sequence[Made]]) ->
             known.add(digest)
             steps.setdefault(made.action.key, made)
     return Provenance(start, tuple(steps.values()), tuple(gaps.values()))
+
+
+def between(subjects: Iterable[Digest], last: Made, find_by_subject: Callable[[Digest], Sequence[Made]]) -> tuple[Made, ...]:
+    """A run and those before it that some objects went into, each after those that made its inputs: all the work from them to its outputs.
+
+    What lies behind the objects, and what came to the run from elsewhere, is left out.
+    """
+    start = frozenset(subjects)
+    steps: dict[Digest, Made] = {}
+    for digest in sorted(set(last.action.inputs.values()) - start):
+        steps |= {made.action.key: made for made in trace(digest, lambda one: () if one in start else find_by_subject(one)).steps}
+    reached = set(start)
+    found: list[Made] = []
+    for made in steps.values():
+        if not reached.isdisjoint(made.action.inputs.values()):
+            reached |= set(made.outputs.values())
+            found.append(made)
+    return (*found, last)

@@ -104,7 +104,7 @@ class Work:
         """
         for place, source in outputs.items():
             digest = self.resolution.resolve(source)
-            if digest is not None and not self._present(digest):
+            if digest is not None and not present(self.store, digest):
                 self._remake(digest, place)
 
     # --- doing ---------------------------------------------------------------------------------------------------------------
@@ -161,42 +161,20 @@ class Work:
 
     def _job(self, key: Digest) -> Job:
         if key not in self._jobs:
-            leaf, action = self.resolution.leaf(key), self.resolution.actions[key]
-            shared = [action.inputs[name] for name in leaf.share if name in action.inputs]
-            self._jobs[key] = Job(
-                action,
-                run=leaf.run,
-                spec=f"{leaf.spec.__module__}:{leaf.spec.__qualname__}",
-                environment=leaf.environment if leaf.purity == "E" else "",
-                group=(leaf.name, *map(str, shared)),
-                weight_bytes=sum(self._weight(digest) for digest in shared),
-            )
+            self._jobs[key] = job_of(self.resolution.actions[key], self.resolution.leaf(key), self.store)
         return self._jobs[key]
-
-    def _weight(self, digest: Digest) -> int:
-        if not self.store.has(digest):
-            return 0
-        size = self.store.size(digest)
-        found = tree.load_if_tree(self.store, digest) if size <= _TREE_LIMIT_BYTES else None
-        return size if found is None else found.size
 
     # --- bytes that are not here ---------------------------------------------------------------------------------------------
 
     def _waits_for_bytes(self, key: Digest) -> bool:
         """Whether an input that the ledger knows is not in the store: then its maker runs again first, or the action fails."""
-        absent = [digest for digest in self.resolution.actions[key].inputs.values() if not self._present(digest)]
+        absent = [digest for digest in self.resolution.actions[key].inputs.values() if not present(self.store, digest)]
         for digest in absent:
             if not self._remake(digest, self.resolution.node(key).id):
                 self.todo.remove(key)
                 self._broken.add(key)
                 break
         return bool(absent)
-
-    def _present(self, digest: Digest) -> bool:
-        if not self.store.has(digest):
-            return False
-        found = tree.load_if_tree(self.store, digest) if self.store.size(digest) <= _TREE_LIMIT_BYTES else None
-        return found is None or all(self.store.has(entry.digest) for entry in found.entries)
 
     def _remake(self, digest: Digest, wanted_by: str) -> bool:
         """Whether the action that gives an absent object runs again or is about to; False, and a failure, when that cannot be."""
@@ -312,6 +290,36 @@ class Work:
             open_groups=tuple(sorted(set(map(group, closed)))),
             environments={digest: count for counts in made_in.values() if len(counts) > 1 for digest, count in counts.items()},
         )
+
+
+def job_of(action: Action, leaf: Leaf, store: Cas) -> Job:
+    """An action as an executor takes it; the store says how much its shared inputs weigh."""
+    shared = [action.inputs[name] for name in leaf.share if name in action.inputs]
+    return Job(
+        action,
+        run=leaf.run,
+        spec=f"{leaf.spec.__module__}:{leaf.spec.__qualname__}",
+        environment=leaf.environment if leaf.purity == "E" else "",
+        group=(leaf.name, *map(str, shared)),
+        weight_bytes=sum(_weight(store, digest) for digest in shared),
+        network=leaf.network,
+    )
+
+
+def _weight(store: Cas, digest: Digest) -> int:
+    if not store.has(digest):
+        return 0
+    size = store.size(digest)
+    found = tree.load_if_tree(store, digest) if size <= _TREE_LIMIT_BYTES else None
+    return size if found is None else found.size
+
+
+def present(store: Cas, digest: Digest) -> bool:
+    """Whether an object is in the store, and every file of it when it is a tree."""
+    if not store.has(digest):
+        return False
+    found = tree.load_if_tree(store, digest) if store.size(digest) <= _TREE_LIMIT_BYTES else None
+    return found is None or all(store.has(entry.digest) for entry in found.entries)
 
 
 def group(node: str) -> str:
