@@ -112,6 +112,41 @@ class Listing:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
 
+    @classmethod
+    def parse(cls, repo: str, value: Any) -> Listing:
+        """Check what a Hub answered about a repository.
+
+        Raises:
+            HubError: something in it is not what it must be.
+            HubNotFoundError: it is of another repository.
+        """
+        if not isinstance(value, dict) or not isinstance(value.get("siblings"), list):
+            raise HubError(f"{repo}: the Hub's answer lists no files")
+        name, commit, siblings = value.get("id"), value.get("sha"), value["siblings"]
+        if name != repo:
+            raise HubNotFoundError(
+                f"{repo}: the Hub answers for {name!r:.200}: the repository was renamed or moved, or somebody else's. "
+                "Name that one if it is what you mean"
+            )
+        if not isinstance(commit, str) or not _COMMIT.match(commit):
+            raise HubError(f"{repo}: the Hub says it is at commit {commit!r:.100}, which is no commit")
+        if len(siblings) > MAX_FILES:
+            raise HubError(f"{repo}: the Hub lists {len(siblings):,} files; at most {MAX_FILES:,} are taken")
+        files = tuple(sorted((_file(repo, item) for item in siblings), key=lambda file: file.path))
+        try:
+            check_names([file.path for file in files])
+        except (PathError, TreeError) as error:
+            raise HubError(f"{repo}: the Hub lists names that must not become paths:\n{error}") from error
+        created, identity = value.get("createdAt"), value.get("_id")
+        return cls(
+            repo,
+            commit,
+            files,
+            created=created if isinstance(created, str) and len(created) <= 40 and created.isascii() and created.isprintable() else "",
+            private=value.get("private") is True,
+            identity=identity if isinstance(identity, str) and re.fullmatch(r"[0-9a-f]{1,64}", identity) else "",
+        )
+
     def file(self, path: str) -> HubFile:
         """The file of that path.
 
@@ -192,7 +227,8 @@ class Hub(Protocol):
         """Add or replace files on `main` in one commit, which is there as a whole or not at all; gives its id.
 
         Raises:
-            HubConflictError: `main` is not at `parent`. HubError, HubNotFoundError, HubUnreachableError: as above.
+            HubConflictError: `main` is not at `parent`. PathError: a name that must not be published.
+            HubError, HubNotFoundError, HubUnreachableError: as above.
         """
         ...
 
@@ -262,7 +298,7 @@ class HfHub:
         """See `Hub.listing`."""
         address = f"/api/models/{check_repo(repo)}/revision/{quote(revision or 'main', safe='')}?blobs=true"
         value = self._json(address, repo, f"revision {revision or 'main'}")
-        found = _listing(repo, value)
+        found = Listing.parse(repo, value)
         if is_commit(revision) and found.commit != revision:
             raise HubMismatchError(
                 f"{repo}: asked for commit {revision}, the Hub answered with {found.commit}. Nothing of it is used",
@@ -579,41 +615,6 @@ class _Hashes:
             got = self._git.hexdigest()
             return None if got == self._file.oid else ("git oid ", self._file.oid, got)
         return None if self.digest == self._file.sha256 else ("", str(self._file.sha256), str(self.digest))
-
-
-def _listing(repo: str, value: Any) -> Listing:
-    """A checked listing.
-
-    Raises:
-        HubError: something in it is not what it must be.
-        HubNotFoundError: it is of another repository.
-    """
-    if not isinstance(value, dict) or not isinstance(value.get("siblings"), list):
-        raise HubError(f"{repo}: the Hub's answer lists no files")
-    name, commit, siblings = value.get("id"), value.get("sha"), value["siblings"]
-    if name != repo:
-        raise HubNotFoundError(
-            f"{repo}: the Hub answers for {name!r:.200}: the repository was renamed or moved, or somebody else's. "
-            "Name that one if it is what you mean"
-        )
-    if not isinstance(commit, str) or not _COMMIT.match(commit):
-        raise HubError(f"{repo}: the Hub says it is at commit {commit!r:.100}, which is no commit")
-    if len(siblings) > MAX_FILES:
-        raise HubError(f"{repo}: the Hub lists {len(siblings):,} files; at most {MAX_FILES:,} are taken")
-    files = tuple(sorted((_file(repo, item) for item in siblings), key=lambda file: file.path))
-    try:
-        check_names([file.path for file in files])
-    except (PathError, TreeError) as error:
-        raise HubError(f"{repo}: the Hub lists names that must not become paths:\n{error}") from error
-    created, identity = value.get("createdAt"), value.get("_id")
-    return Listing(
-        repo,
-        commit,
-        files,
-        created=created if isinstance(created, str) and len(created) <= 40 and created.isascii() and created.isprintable() else "",
-        private=value.get("private") is True,
-        identity=identity if isinstance(identity, str) and re.fullmatch(r"[0-9a-f]{1,64}", identity) else "",
-    )
 
 
 def _file(repo: str, item: Any) -> HubFile:

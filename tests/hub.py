@@ -68,6 +68,7 @@ class Lies:
         hostile_names: these names are listed beside the real ones.
         stale_parent: somebody commits to `main` just before every commit.
         recreated: every repository says that it was made later, with another id.
+        no_ranges: ranges are not served: every answer is the whole file.
         cut: downloads end after so many bytes of body; `cuts` times, or always (-1).
         slow_s: seconds before every piece of a download.
         errors: so many of the next requests are answered with 503.
@@ -86,6 +87,7 @@ class Lies:
     hostile_names: tuple[str, ...] = ()
     stale_parent: bool = False
     recreated: bool = False
+    no_ranges: bool = False
     cut: int | None = None
     cuts: int = -1
     slow_s: float = 0.0
@@ -506,7 +508,7 @@ class _Handler(BaseHTTPRequestHandler):
             while True:
                 self.wfile.write(content or b"\0")
         status, start, end = 200, 0, len(content)
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+        if not lies.no_ranges and (asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
             start, end = int(asked[1]), min(end, int(asked[2] or end) + 1)
             if start >= len(content):
                 self._note(416, 0)
