@@ -17,6 +17,8 @@ from cli.errors import UsageError
 from cli.names import find_object
 from cli.options import PATH, common
 from cli.output import Output, Style, clean, many, place
+from cli.rerun import Again
+from cli.rerun import options as rerun_options
 from cli.workspace import POLICY, Workspace, find, open_here, refuse_foreign
 
 if TYPE_CHECKING:
@@ -38,14 +40,18 @@ _WIDTH = max(len(word) for word, _ in _WORDS.values())
 @click.argument("target", required=False)
 @click.option("--policy", type=PATH, metavar="FILE", help="Whom to trust. Default: the policy of the ledger.")
 @click.option("--full", is_flag=True, help="Check every signature and hash everything again, whatever was checked before.")
+@rerun_options
 @common
-def verify(target: str | None, policy: Path | None, full: bool, ledger: Path | None, json: bool) -> int:
+def verify(target: str | None, policy: Path | None, full: bool, rerun: bool, again: Again, ledger: Path | None, json: bool) -> int:
     """Check signatures, checkpoints, keys recomputed from statements, provenance back to the sources, and bytes.
 
     TARGET is an alloy, a model folder, a file, a DIGEST or RECIPE:OUTPUT; without it the whole ledger is verified.
 
     Whom to trust is your own policy: --policy, else the ledger's, else the keys that come with this program. A policy that lies
     beside what is verified is never read. Needs no key, changes nothing, runs no foreign code. Exit code 3 when anything fails.
+
+    With --rerun it works: stages run again on their recorded inputs, and what comes out is signed by your key and appended. TARGET is
+    then a KEY or the number of an entry; without it everything is made again that one key alone vouches for, the shortest first.
     """
     output = Output(json=json)
     folder = find(ledger)
@@ -53,6 +59,10 @@ def verify(target: str | None, policy: Path | None, full: bool, ledger: Path | N
     if workspace is None and target is None:
         workspace = open_here(ledger)  # says that there is none
     trusted = _policy(policy, workspace, target, ledger)
+    if rerun:
+        from cli.rerun import rerun as make_again
+
+        return make_again(target, workspace or open_here(ledger), trusted, again, output)
     report = _report(target, trusted, workspace, full=full)
     if policy is None and workspace is not None:
         report = replace(report, rows=(*report.rows, *_whose(workspace)))
@@ -92,7 +102,7 @@ def _policy(file: Path | None, workspace: Workspace | None, target: str | None, 
         refuse_foreign(workspace.folder, ledger)
     except UsageError as error:
         raise UsageError(f"{error}; if not, say whom you trust: --policy FILE") from error
-    return workspace.policy
+    return workspace.written  # whoever opens the log narrows it by the log's key events
 
 
 def _whose(workspace: Workspace) -> list[Row]:
@@ -101,7 +111,7 @@ def _whose(workspace: Workspace) -> list[Row]:
     from ledger.verify import Row
 
     own = {public for _, public, _ in KeyStore.default().list()}
-    if own & set(workspace.policy.keys.values()):
+    if own & set(workspace.written.keys.values()):
         return []
     where = place(workspace.folder / POLICY)
     return [Row("unverified", f"who wrote {where}: it names no key of yours", "if this ledger came from somebody else: --policy FILE")]
