@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ledger import cosign, lookup, manifest, predicates, publication, standing
+from ledger import alloy_format, cosign, lookup, manifest, predicates, publication, standing
 from ledger.alloy import MEASURED, PLACE, Evaluation, baselines, deliverables, measured, model_hash, recipe_hash, record_of
 from ledger.alloy import WEIGHTS as HASHED
 from ledger.bundle import Bundle, Receipt
@@ -98,9 +98,10 @@ class Claims:
         self._files_rows += standing.rows(written, self._bundle.cuts)
         self._counting = lookup.sift(self._bundle.entries, policy)[0]
         self._place = self._placed(carried.proof)
+        others = [entry for entry in self._bundle.entries if entry.envelope not in {one.envelope for one in self._place}]
         self.releases = [
             (one, said)
-            for one, said in publication.counting([*self._place, *self._bundle.entries], policy)
+            for one, said in publication.counting([*self._place, *others], policy)
             if said.event == RELEASED and said.alloy[1] == self.digest
         ]
         self._subjects, self._inputs = self._named()
@@ -341,7 +342,17 @@ class Claims:
             rows.append(self._comparison(results["comparison"]))
         rows += self._actions_of(results)
         hashes, sizes_open = self._hashes(value, results)
-        return [*rows, *hashes, *self._recipe(value), *self._unsigned(value, results, sizes_open)]
+        return [*rows, *hashes, *self._recipe(value), *self._form(value), *self._unsigned(value, results, sizes_open)]
+
+    def _form(self, value: Mapping[str, Any]) -> list[Row]:
+        """What is not of the format. Whoever vouches for the bytes may have used a later one; else somebody put it there."""
+        faults = alloy_format.faults(value, what=self._name, stages=False)
+        if not faults:
+            return []
+        text = f"{self._name} is not of the format: {some([printable(str(fault), 120) for fault in faults])}"
+        if self.vouched:
+            return [Row("unverified", text, "a later version of this program may know it")]
+        return [Row("failed", text, "Take it again from where it was published, or verify it with the version that wrote it")]
 
     def _attested(self, item: Any) -> bool:
         try:

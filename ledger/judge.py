@@ -14,12 +14,13 @@ from ledger.report import Row
 from store.tree import Tree
 
 
-def judge(present: Inventory, alloys: Sequence[Claims]) -> list[Row]:
+def judge(present: Inventory, alloys: Sequence[Claims], signed: frozenset[str] = frozenset()) -> list[Row]:
     """The findings that no single alloy answers for, after each has looked for its own: every file must be named by one of them.
 
-    `present` is without what only carries the proof: alloys, attestations, proofs, signatures.
+    `present` is without what only carries the proof: alloys, attestations, proofs, signatures. `signed` are paths whose bytes somebody
+    trusted signed in some other way, as in `model.sig`.
     """
-    covered, settled, differing = set[str](), set[str](), set[str]()
+    covered, settled, differing = set(signed), set[str](), set[str]()
     for one in alloys:
         paths, whole = one.match(present)
         covered |= paths

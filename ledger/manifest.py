@@ -101,7 +101,7 @@ def compare(manifest: Mapping[str, Listed], present: Inventory, alloy: str) -> C
         else:
             dark.append(path)
     if equal:
-        text = f"{len(equal)} of {len(manifest)} files that {alloy} lists are here with their SHA-256 and size{present.how}"
+        text = f"{len(equal)} of {len(manifest)} files in the list of {alloy} are here with their SHA-256 and size{present.how}"
         if git := sorted(equal & present.by_git):
             text += (
                 f"; of {len(git)} of them ({some(git, 3)}) by git's id, a SHA-1, of which only the maker of both files could make two alike"

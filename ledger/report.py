@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
+
+from store.digest import Digest
 
 Status = Literal["proven", "attested", "self-reported", "unverified", "failed"]
 
@@ -30,10 +33,19 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All findings about one target, in the order in which they explain each other."""
+    """All findings about one target, in the order in which they explain each other.
+
+    Attributes:
+        subjects: what the findings are about, for a verification summary: name -> digest. Empty when it has no digest of its own.
+        inputs: what they rest on: name -> digest of attestations and the like.
+        levels: how thoroughly it was looked at: see docs/auditing.md.
+    """
 
     target: str
     rows: tuple[Row, ...]
+    subjects: Mapping[str, Digest] = field(default_factory=dict)
+    inputs: Mapping[str, Digest] = field(default_factory=dict)
+    levels: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:

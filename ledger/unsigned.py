@@ -33,7 +33,7 @@ class UnsignedReport(Report):
         if any(row.status == "failed" for row in self.rows):
             return "FAILED"
         if self.pinned:
-            return f"UNSIGNED: this {self.what} is the expected one; nobody signed what it says"
+            return f"UNSIGNED: this {self.what} is the expected one; nobody whom you trust signed what it says"
         return f"UNSIGNED: nobody signed this {self.what}, and no full hash says which one was expected"
 
     @property
