@@ -156,8 +156,8 @@ class Policy:
             PolicyError: the name cannot name a key, or is a shipped key's.
         """
         shipped = {stem: policy for stem, policy in cls.shipped(trusted).items() if public not in policy.keys.values()}
-        text = _START.format(name=_word(name), public=public) + "".join(_shipped_keys(stem, policy) for stem, policy in shipped.items())
-        text += _RULES.format(name=_word(name)) + "".join(_shipped_rules(stem, policy) for stem, policy in shipped.items())
+        text = _START.format(name=yaml_word(name), public=public) + "".join(_shipped_keys(stem, policy) for stem, policy in shipped.items())
+        text += _RULES.format(name=yaml_word(name)) + "".join(_shipped_rules(stem, policy) for stem, policy in shipped.items())
         cls.parse(text, source="starting policy")
         return text
 
@@ -363,21 +363,21 @@ rules:
 
 
 def _shipped_keys(stem: str, policy: Policy) -> str:
-    lines = "".join(f'  {_word(name)}: "{key}"\n' for name, key in policy.keys.items())
+    lines = "".join(f'  {yaml_word(name)}: "{key}"\n' for name, key in policy.keys.items())
     return f"  # shipped with the program ({stem}.yaml); trusted below for the artifacts named there and for nothing else\n{lines}"
 
 
 def _shipped_rules(stem: str, policy: Policy) -> str:
     text = f"  # shipped with the program ({stem}.yaml): delete this if you do not want the examples to verify\n"
     for rule in policy.rules:
-        text += f"  - keys: [{', '.join(map(_word, rule.keys))}]\n    threshold: {rule.threshold}\n"
+        text += f"  - keys: [{', '.join(map(yaml_word, rule.keys))}]\n    threshold: {rule.threshold}\n"
         for label, patterns in (("stages", rule.stages), ("predicates", rule.predicates), ("artifacts", rule.artifacts)):
             if patterns is not None:
                 text += f"    {label}:\n" + "".join(f"      - {_quoted(pattern)}\n" for pattern in patterns)
     return text
 
 
-def _word(name: str) -> str:
+def yaml_word(name: str) -> str:
     """A key's name as YAML text; quoted where YAML would read a number, a truth value or nothing."""
     plain = name[0].isalpha() and name.lower() not in ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
     return name if plain else f'"{name}"'
