@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from pathlib import Path
@@ -153,6 +153,15 @@ def differences(found: Tree, recorded: Iterable[Tree], where: str = "", unread: 
     return rows
 
 
+@dataclass(frozen=True, slots=True)
+class _Evaluated:
+    """An evaluation that was attested: its oldest entry, who says so, and whether somebody else came to the same numbers."""
+
+    number: int | None
+    names: frozenset[str]
+    confirmed: bool
+
+
 class Examination:
     """Findings about objects, from entries that count under a policy."""
 
@@ -193,12 +202,12 @@ class Examination:
         return holders
 
     def _direct_makers(self, digest: Digest) -> list[Made]:
-        made = []
-        for one in self.sift(digest)[0]:
-            if one.statement.predicate_type == predicates.RUN:
-                number = None if one.entry.number == UNPLACED else one.entry.number
-                made.append(Made(predicates.action_of(one.statement), one.statement.subjects, one.signers, number))
-        return made
+        return self._made(self.sift(digest)[0])
+
+    def _made(self, trusted: Iterable[lookup.Trusted]) -> list[Made]:
+        """The runs among statements that count."""
+        runs = [one for one in trusted if one.statement.predicate_type == predicates.RUN]
+        return [Made(predicates.action_of(one.statement), one.statement.subjects, one.signers, _number(one.entry)) for one in runs]
 
     def strange(self, digest: Digest, what: str) -> None:
         """The finding that nobody trusted says anything about an object."""
@@ -239,7 +248,7 @@ class Examination:
             self.rows.append(Row("proven", f"from {which} ({self._source(runs)})", entry=runs[0].entry))
         for made in steps.values():
             self._agreement(made.action)
-        evaluations = 0
+        evaluations: list[_Evaluated] = []
         for digest, what in dict((*objects, *away)).items():
             evaluations += self._claims(digest, what)
         self._gaps(gaps.values(), {digest: what.rstrip(",") for digest, what in (*objects, *away)} | self.names)
@@ -265,26 +274,36 @@ class Examination:
         except ContradictionError as error:
             self.rows.append(Row("failed", str(error)))
 
-    def _claims(self, digest: Digest, what: str) -> int:
-        """What else is attested about an object; gives the number of evaluations."""
-        evaluations = 0
+    def _claims(self, digest: Digest, what: str) -> list[_Evaluated]:
+        """What else is attested about an object; gives its evaluations. Statements that are equal to the byte are one finding."""
+        said: dict[bytes, list[lookup.Trusted]] = {}
         for one in self.sift(digest)[0]:
-            who, number = " and ".join(one.signers), _number(one.entry)
-            if one.statement.predicate_type == predicates.EVALUATION:
-                evaluations += 1
-                where = f" (entry {number})" if number is not None else ""
-                self.rows.append(
-                    Row("proven", f"{_evaluation(one.statement)} was attested by {who} for {what.rstrip(',')}{where}", entry=number)
-                )
-            elif one.statement.predicate_type != predicates.RUN:
-                self.rows.append(
-                    Row(
-                        "proven",
-                        f"a statement of type {one.statement.predicate_type} about {what.rstrip(',')} is signed by {who}",
-                        entry=number,
-                    )
-                )
+            if one.statement.predicate_type != predicates.RUN:
+                said.setdefault(one.statement.payload, []).append(one)
+        evaluations = []
+        for alike in said.values():
+            first = alike[0]
+            who = " and ".join(sorted({name for one in alike for name in one.signers}))
+            numbers = [number for one in alike if (number := _number(one.entry)) is not None]
+            if first.statement.predicate_type == predicates.EVALUATION:
+                evaluations.append(self._evaluated(alike))
+                where = f" ({report.entries(numbers)})" if numbers else ""
+                text = f"{_evaluation(first.statement)} was attested by {who} for {what.rstrip(',')}{where}"
+            else:
+                text = f"a statement of type {first.statement.predicate_type} about {what.rstrip(',')} is signed by {who}"
+            self.rows.append(Row("proven", text, entry=_number(first.entry)))
         return evaluations
+
+    def _evaluated(self, alike: Sequence[lookup.Trusted]) -> _Evaluated:
+        """An evaluation is confirmed when somebody else gives the same numbers, and made all the work between the object and them again."""
+        statement, number = alike[0].statement, _number(alike[0].entry)
+        names = frozenset(name for one in alike for name in one.signers)
+        key = predicates.computed_by(statement)
+        runs = self._evidence.lookup(key) if key is not None else []
+        made = next((one for one in self._made(lookup.sift(runs, self._policy)[0])), None)
+        behind = chain.between(statement.subjects.values(), made, self.makers) if made is not None else ()
+        confirmed = self._policy.holders(names) > 1 and bool(behind) and all(self._confirmed(one) for one in behind)
+        return _Evaluated(number, names, confirmed)
 
     def _gaps(self, gaps: Iterable[chain.Gap], names: Mapping[Digest, str]) -> None:
         for gap in gaps:
@@ -304,24 +323,35 @@ class Examination:
             hint = f"A statement that does not count says it: {ignored[0].reason}" if ignored else ""
             self.rows.append(Row("unverified", f"where {what}{used} came from{reason}", hint))
 
-    def _unconfirmed(self, steps: Sequence[Made], evaluations: int) -> None:
-        alone: list[Made] = []
-        for made in steps:
-            signers = {name for one in self._evidence_of(made.action) for name in one.signers}
-            if len(signers) < 2:
-                alone.append(made)
-        parts = [
-            f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in ((len(alone), "run"), (evaluations, "evaluation")) if count
-        ]
-        if parts:
+    def _unconfirmed(self, steps: Sequence[Made], evaluations: Sequence[_Evaluated]) -> None:
+        alone = [made for made in steps if not self._confirmed(made)]
+        doubtful = [one for one in evaluations if not one.confirmed]
+        counts = ((len(alone), "run"), (len(doubtful), "evaluation"))
+        if parts := [f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in counts if count]:
             who = " and ".join(sorted({name for made in alone for name in made.signers})) or "its signer"
-            self.rows.append(
-                Row("attested", f"that {' and '.join(parts)} went as attested: {who} alone says so, nobody else has made them again")
+            many = len(alone) + len(doubtful) > 1
+            text = (
+                f"that {' and '.join(parts)} went as attested: {who} alone says so, nobody else has made {'them' if many else 'it'} again"
             )
+            numbers = [*(one.number for one in doubtful), *(made.entry for made in reversed(alone))]
+            # Only a ledger has the inputs; what travels without one has to be run from its recipe.
+            named = next((number for number in numbers if number is not None), None) if isinstance(self._evidence, _Placed) else None
+            self.rows.append(Row("attested", text, f"ledger verify --rerun {named}" if named is not None else "", named))
         if len(steps) > len(alone):
-            self.rows.append(
-                Row("proven", f"{len(steps) - len(alone):,} of {len(steps):,} runs are confirmed by a second key, with equal outputs")
-            )
+            names = sorted({name for made in steps if made not in alone for name in self._vouching(made)})
+            text = f"{len(steps) - len(alone):,} of {len(steps):,} runs are confirmed by a second key, with equal outputs"
+            self.rows.append(Row("proven", f"{text}: {', '.join(names)}"))
+        if confirmed := len(evaluations) - len(doubtful):
+            what = f"{confirmed:,} of {len(evaluations):,} evaluations" if len(evaluations) > 1 else "the evaluation"
+            self.rows.append(Row("proven", f"{what} {'were' if confirmed > 1 else 'was'} made again by a second key, with equal numbers"))
+
+    def _confirmed(self, made: Made) -> bool:
+        return self._policy.holders(self._vouching(made)) > 1
+
+    def _vouching(self, made: Made) -> frozenset[str]:
+        """The names of the keys that say that an action gave just these outputs."""
+        same = [one for one in self._evidence_of(made.action) if dict(one.statement.subjects) == dict(made.outputs)]
+        return frozenset(name for one in same for name in one.signers)
 
     def _evidence_of(self, action: Action) -> list[lookup.Trusted]:
         return lookup.sift(self._evidence.lookup(action.key), self._policy)[0]

@@ -22,7 +22,7 @@ from ledger.statement import MAX_INTEGER, Statement, check_name, descriptor, ref
 from store import canonical
 from store.actions import Action
 from store.digest import Digest
-from store.errors import CanonicalError
+from store.errors import CanonicalError, DigestError
 
 RUN = "https://slsa.dev/provenance/v1"
 EVALUATION = "urn:alloy-ledger:evaluation:v1"
@@ -170,6 +170,15 @@ def environment_digest(environment: Mapping[str, Any]) -> Digest:
     """
     refuse_ambiguous(dict(environment), "environment")
     return Digest.of(canonical.dumps(dict(environment)))
+
+
+def computed_by(statement: Statement) -> Digest | None:
+    """The key of the action that computed what a claim says, as the runner writes it beside the stage's words; None when it says none."""
+    key = statement.predicate.get("action")
+    try:
+        return Digest.parse(key) if isinstance(key, str) and statement.predicate_type != RUN else None
+    except DigestError:
+        return None
 
 
 def byproducts_of(statement: Statement) -> dict[str, Any]:

@@ -140,8 +140,8 @@ def runs_behind(entry: Entry, log: Log, policy: Policy, me: str) -> tuple[Vouche
     statement = entry.statement
     if statement.predicate_type == predicates.RUN:
         return (vouched(entry, policy),)
-    key = statement.predicate.get("action")
-    runs = _of_key(Digest.parse(key), log, policy) if isinstance(key, str) else ()
+    key = predicates.computed_by(statement)
+    runs = _of_key(key, log, policy) if key is not None else ()
     if not runs:
         raise StatementError(
             f"entry {entry.number} ({statement.predicate_type}) names no run that can be made again; runs and evaluations can"
