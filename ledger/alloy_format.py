@@ -243,10 +243,12 @@ class Fault:
 
     Attributes:
         path: keys and positions from the top. text: what is wrong there, for people.
+        missing: something should be there and is not; nothing wrong is there.
     """
 
     path: tuple[str | int, ...]
     text: str
+    missing: bool = False
 
     def __str__(self) -> str:
         return f"{where(self.path)}: {self.text}" if self.path else self.text
@@ -293,12 +295,12 @@ def _faults(value: Mapping[str, Any], what: str, written: bool, stages: bool) ->
         yield Fault(("version",), f"{version!r} is not of the form 1.2.3")
     listed = value.get("stages")
     if listed == [] or (listed is None and not is_ensemble(value)):
-        yield Fault(("stages",), "there must be at least one stage")
+        yield Fault(("stages",), "there must be at least one stage", True)
     source = value.get("source")
     if is_ensemble(value) and isinstance(source, dict):
         for key in ("target", "specialists"):
             if not source.get(key):
-                yield Fault(("source",), f"an ensemble names its {key}")
+                yield Fault(("source",), f"an ensemble names its {key}", True)
         if "baseModel" in source:
             yield Fault(("source", "baseModel"), "an ensemble has a target and specialists instead")
     for number, item in enumerate(listed if isinstance(listed, list) else ()):
@@ -337,7 +339,7 @@ def _fields(
             yield Fault((*path, key), f"unknown key {key!r} in {what}{_nearest(key, allowed)}")
     for key, kind in allowed.items():
         if kind.endswith("!") and key not in given:
-            yield Fault(path, f"{what} needs {key}")
+            yield Fault(path, f"{what} needs {key}", True)
 
 
 def _nearest(key: str, allowed: Iterable[str]) -> str:

@@ -346,7 +346,7 @@ class Claims:
 
     def _form(self, value: Mapping[str, Any]) -> list[Row]:
         """What is not of the format. Whoever vouches for the bytes may have used a later one; else somebody put it there."""
-        faults = alloy_format.faults(value, what=self._name, stages=False)
+        faults = [fault for fault in alloy_format.faults(value, what=self._name, stages=False) if not fault.missing]
         if not faults:
             return []
         text = f"{self._name} is not of the format: {some([printable(str(fault), 120) for fault in faults])}"
