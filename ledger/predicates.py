@@ -295,6 +295,11 @@ class KeyEvent:
             value["successor"] = str(self.successor)
         return value
 
+    def line(self) -> str:
+        """What `git log` shows."""
+        successor = f" by {self.successor.short}" if self.successor is not None else ""
+        return f"key {self.key.short} {self.event}{successor} from entry {self.from_entry} on" + (f": {self.reason}" if self.reason else "")
+
     @classmethod
     def of(cls, statement: Statement) -> KeyEvent:
         """Read a key event back. Whether its signer may say so is the policy's question.

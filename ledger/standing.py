@@ -13,20 +13,21 @@ the ledger. The index is not asked: whoever may write to it could hide a revocat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ledger import dsse, lookup
+from ledger import dsse, lookup, statement
 from ledger.entries import UNPLACED, Entry
-from ledger.errors import LogError, RewrittenError, SignatureError, VerificationError
+from ledger.errors import LogError, MovedError, RewrittenError, SignatureError, VerificationError
 from ledger.memory import read_checkpoint
 from ledger.policy import Policy, Span
 from ledger.predicates import KEY_EVENT, KeyEvent
 from ledger.report import Row
 
 if TYPE_CHECKING:
+    from ledger.keys import Signer
     from ledger.log import Log
 
 
@@ -137,6 +138,32 @@ def _cut(policy: Policy, found: Iterable[Cut]) -> Policy:
             place = "" if cut.entry == UNPLACED else f" at entry {cut.entry}"
             spans[cut.name] = Span(spans.get(cut.name, Span()).first, cut.until, what + place)
     return replace(policy, spans=spans) if spans != policy.spans else policy
+
+
+def announce(log: Log, make: Callable[[int], KeyEvent], signer: Signer | None = None) -> Entry:
+    """Append a key event.
+
+    Args:
+        log: opened with the key that signs the log.
+        make: gives the event for the number that its entry will have.
+        signer: who signs the statement, when it is another key than the log's.
+
+    Raises:
+        MovedError: others append so busily that it never got its place. LogError: the log cannot be written.
+    """
+    tries = 20
+    while True:
+        number = log.size
+        event = make(number)
+        payload = statement.make(event.subjects(), KEY_EVENT, event.predicate())
+        try:
+            if signer is None:
+                return log.append([payload], [event.line()], at=number)[0]
+            return log.append_foreign([dsse.sign(payload, signer)], at=number)[0]
+        except MovedError:
+            tries -= 1
+            if not tries:
+                raise
 
 
 def events(log: Log) -> tuple[Entry, ...]:
