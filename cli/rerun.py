@@ -51,8 +51,8 @@ def options(command: F) -> F:
     @wraps(command)
     def gathered(*, rerun: bool, key: str | None, jobs: int | None, tolerance: float | None, llama_cpp: Path | None, **rest: Any) -> Any:
         again = Again(key, jobs, tolerance, llama_cpp)
-        if again != Again() and not rerun:
-            raise UsageError("--key, --jobs, --tolerance and --llama-cpp say how to rerun; they mean nothing without --rerun")
+        if (jobs, tolerance, llama_cpp) != (None, None, None) and not rerun:
+            raise UsageError("--jobs, --tolerance and --llama-cpp say how to rerun; they mean nothing without --rerun")
         return command(rerun=rerun, again=again, **rest)
 
     for option in (
@@ -64,7 +64,7 @@ def options(command: F) -> F:
             help="With --rerun: how much a chunk's mean nll may differ in another environment. Say it beforehand; it is signed.",
         ),
         click.option("--jobs", "-j", type=click.IntRange(min=1), metavar="N", help="With --rerun: actions at once. Default: one a core."),
-        click.option("--key", metavar="NAME", help="With --rerun: the key that signs. Default: your only one that is trusted here."),
+        click.option("--key", metavar="NAME", help="With --rerun, --vsa: the key that signs. Default: your only one that is trusted here."),
         click.option("--rerun", is_flag=True, help="Make runs again and sign what comes out; TARGET is a KEY or an entry's number."),
     ):
         gathered = option(gathered)

@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import textwrap
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cli.errors import UsageError
-from cli.names import find_object
 from cli.options import PATH, common
-from cli.output import Output, Style, clean, many, place
+from cli.output import Output, Style, clean, place
 from cli.rerun import Again
 from cli.rerun import options as rerun_options
+from cli.targets import Asked, report_on
 from cli.workspace import POLICY, Workspace, find, open_here, refuse_foreign
 
 if TYPE_CHECKING:
     from ledger.policy import Policy
     from ledger.verify import Report, Row
-    from store.digest import Digest
 
 _WORDS: Mapping[str, tuple[str, tuple[Style, ...]]] = {
     "proven": ("proven", ("green",)),
@@ -38,14 +37,38 @@ _WIDTH = max(len(word) for word, _ in _WORDS.values())
 
 @click.command()
 @click.argument("target", required=False)
+@click.argument("file", required=False, type=PATH)
 @click.option("--policy", type=PATH, metavar="FILE", help="Whom to trust. Default: the policy of the ledger.")
-@click.option("--full", is_flag=True, help="Check every signature and hash everything again, whatever was checked before.")
+@click.option("--expect", metavar="HASH", help="sha256:HEX that the alloy, or the file that TARGET names, must have.")
+@click.option(
+    "--spot", type=click.IntRange(min=1), metavar="K", help="Hub: read K random MiB of the weights too; 300 see 1 % damage with 95 %."
+)
+@click.option("--full", is_flag=True, help="Hub: read everything. Ledger: check and hash everything again, whatever was checked before.")
+@click.option("--into", type=PATH, metavar="DIR", help="With --full: keep what is read there, and continue from what is there.")
+@click.option("--offline", is_flag=True, help="TARGET is a proof (picture, text or .tlog-proof), perhaps of FILE; no network, no ledger.")
+@click.option("--vsa", type=PATH, metavar="OUT", help="Write the result as a summary signed by your key (SLSA VSA).")
 @rerun_options
 @common
-def verify(target: str | None, policy: Path | None, full: bool, rerun: bool, again: Again, ledger: Path | None, json: bool) -> int:
+def verify(
+    target: str | None,
+    file: Path | None,
+    policy: Path | None,
+    expect: str | None,
+    spot: int | None,
+    full: bool,
+    into: Path | None,
+    offline: bool,
+    vsa: Path | None,
+    rerun: bool,
+    again: Again,
+    ledger: Path | None,
+    json: bool,
+) -> int:
     """Check signatures, checkpoints, keys recomputed from statements, provenance back to the sources, and bytes.
 
-    TARGET is an alloy, a model folder, a file, a DIGEST or RECIPE:OUTPUT; without it the whole ledger is verified.
+    TARGET is a place on the Hub (hf:org/name[@REVISION][/path], its URL, the picture or text of a QR), an alloy, a model folder, a
+    file, a DIGEST or RECIPE:OUTPUT; without it the whole ledger is verified. On the Hub the listing is compared with what is
+    attested, in 3 requests and without the weights; --spot and --full read bytes.
 
     Whom to trust is your own policy: --policy, else the ledger's, else the keys that come with this program. A policy that lies
     beside what is verified is never read. Needs no key, changes nothing, runs no foreign code. Exit code 3 when anything fails.
@@ -54,20 +77,75 @@ def verify(target: str | None, policy: Path | None, full: bool, rerun: bool, aga
     then a KEY or the number of an entry; without it everything is made again that one key alone vouches for, the shortest first.
     """
     output = Output(json=json)
-    folder = find(ledger)
-    workspace = Workspace(folder) if folder is not None else None
-    if workspace is None and target is None:
-        workspace = open_here(ledger)  # says that there is none
+    workspace = _workspace(target, ledger)
     trusted = _policy(policy, workspace, target, ledger)
     if rerun:
         from cli.rerun import rerun as make_again
 
         return make_again(target, workspace or open_here(ledger), trusted, again, output)
-    report = _report(target, trusted, workspace, full=full)
+    if again.key is not None and vsa is None:
+        raise UsageError("--key names the key that signs; nothing is signed without --rerun or --vsa")
+    _refuse_idle(target, file, offline=offline, expect=expect, spot=spot, full=full, into=into)
+    if offline and target is not None:
+        from cli.offline import offline as check_offline
+
+        report = check_offline(target, file, trusted)
+    elif target is None:
+        from ledger import verify as check
+
+        assert workspace is not None  # `_workspace` has opened it
+        report = check.verify_ledger(workspace.folder, trusted, full=full)
+    else:
+        report = report_on(target, trusted, workspace, Asked(expect, spot or 0, full, into))
     if policy is None and workspace is not None:
         report = replace(report, rows=(*report.rows, *_whose(workspace)))
+    if vsa is not None:
+        _summarise(report, trusted, workspace, again.key, vsa)
     output.show(facts(report, trusted), lambda: lines(report, output))
     return report.exit_code
+
+
+def _workspace(target: str | None, ledger: Path | None) -> Workspace | None:
+    folder = find(ledger)
+    if folder is None:
+        return open_here(ledger) if target is None else None  # says that there is none
+    return Workspace(folder)
+
+
+def _refuse_idle(target: str | None, file: Path | None, *, offline: bool, **other: object) -> None:
+    """Refuse what would be passed over in silence."""
+    given = [f"--{name}" for name, value in other.items() if value]
+    if file is not None and not offline:
+        raise UsageError(f"{clean(file)}: one TARGET at a time; a second one goes with --offline only")
+    if offline and (target is None or given):
+        raise UsageError(f"--offline checks a proof and nothing else: name it, and leave out {', '.join(given) or 'the rest'}")
+    if target is None and (given := [name for name in given if name != "--full"]):
+        raise UsageError(f"{', '.join(given)}: name a TARGET")
+    if other["into"] and not other["full"]:
+        raise UsageError("--into says where to keep what --full reads")
+    if other["spot"] and other["full"]:
+        raise UsageError("--full reads all that --spot would read a part of; say one")
+
+
+def _summarise(report: Report, policy: Policy, workspace: Workspace | None, key: str | None, out: Path) -> None:
+    """Write the report as a summary that the reader's own key signs."""
+    from cli.workspace import unlock
+    from ledger.keys import KeyStore
+    from ledger.vsa import Summary
+
+    if workspace is not None:
+        signer = workspace.signer(key)
+    else:
+        keys = KeyStore.default()
+        own = [name for name, _, _ in keys.list()]
+        if key is None and len(own) != 1:
+            raise UsageError(
+                f"which key signs the summary? --key NAME; yours: {', '.join(own) or 'none, and `ledger key new NAME` makes one'}"
+            )
+        signer = unlock(keys, key or own[0])
+    where = report.target if report.target.startswith("hf:") else f"file:{Path(report.target).name}"
+    summary = Summary.of(report, policy, signer, resource=where, now=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    out.write_bytes(summary.sign(signer) + b"\n")
 
 
 def shipped_policy() -> Policy:
@@ -92,8 +170,10 @@ def _policy(file: Path | None, workspace: Workspace | None, target: str | None, 
         return Policy.load(file)
     if workspace is None:
         return shipped_policy()
+    from ledger.locator import is_locator
+
     named = ledger is not None or bool(os.environ.get("LEDGER_DIR"))
-    if target is not None and not named and workspace.folder.resolve().is_relative_to(Path(target).resolve()):
+    if target is not None and not named and not is_locator(target) and workspace.folder.resolve().is_relative_to(Path(target).resolve()):
         raise UsageError(
             f"the policy {place(workspace.folder / POLICY)} lies inside {target}, so whoever made {target} may have written it; "
             "say whom you trust: --policy FILE"
@@ -115,78 +195,6 @@ def _whose(workspace: Workspace) -> list[Row]:
         return []
     where = place(workspace.folder / POLICY)
     return [Row("unverified", f"who wrote {where}: it names no key of yours", "if this ledger came from somebody else: --policy FILE")]
-
-
-def _report(target: str | None, policy: Policy, workspace: Workspace | None, *, full: bool) -> Report:
-    from ledger import verify as check
-
-    if target is None:
-        assert workspace is not None  # `verify` has opened it
-        return check.verify_ledger(workspace.folder, policy, full=full)
-    path = Path(target)
-    if path.exists():
-        return _path(path, policy, workspace)
-    if workspace is None:
-        raise UsageError(f"{target} is not there, and without a ledger here only files and folders can be verified")
-    digest, _ = find_object(workspace, target)
-    report = check.verify_artifact(digest, workspace.log, policy, store=workspace.store)
-    return replace(report, rows=(*report.rows, *_stored(workspace, digest, full=full)))
-
-
-def _path(path: Path, policy: Policy, workspace: Workspace | None) -> Report:
-    """A file or a folder: by the attestations that travel with it where they name it, else by the ledger here."""
-    from ledger import verify as check
-    from store import files
-
-    if check.published(path):
-        return check.verify_alloy(path, policy)
-
-    @cache
-    def hashed(file: Path) -> Digest:  # here and now: what was hashed before is known from the ledger's own folder, where others may write
-        return files.hash_file(file)[0]
-
-    beside = check.published(path.parent) if path.is_file() else []
-    if beside and (workspace is None or not workspace.log.by_subject(hashed(path))):
-        report = check.verify_beside(path, hashed(path), policy)
-        if report is not None:
-            return report
-        if workspace is None:
-            names = ", ".join(one.name for one in beside)
-            text = f"{path.name}, {path.stat().st_size:,} bytes, is named by no trusted statement of {names}"
-            return check.Report(str(path), (check.Row("failed", text, "take it from where it was published"),))
-    if workspace is None:
-        raise UsageError(f"nothing says what {path} is: no ledger is here, and no .alloy.json with its .attestations.jsonl beside it")
-    return check.verify_artifact(path, workspace.log, policy, store=workspace.store, digest_of=hashed)
-
-
-def _stored(workspace: Workspace, digest: Digest, *, full: bool) -> list[Row]:
-    """Whether the store holds the bytes of an object and of its files, and whether they are those bytes."""
-    from ledger.verify import Row
-    from store import tree
-    from store.errors import CorruptError, NotFoundError
-
-    store = workspace.store
-    rows: list[Row] = []
-    absent = 0
-    objects = [digest]
-    try:
-        if store.has(digest) and tree.is_tree(store, digest):
-            objects += sorted({item.digest for item in tree.load(store, digest).entries})
-    except CorruptError as error:
-        return [Row("failed", str(error))]
-    for each in objects:
-        try:
-            store.check(each, splice=store.is_splice(each), full=full)
-        except NotFoundError:
-            absent += 1
-        except CorruptError as error:
-            rows.append(Row("failed", str(error)))
-    if absent:
-        rows.append(Row("unverified", f"the bytes of {many(absent, 'object')}: not in the store", "run the recipe that makes them"))
-    if len(objects) > absent and all(row.status != "failed" for row in rows):
-        text = f"its bytes in the store ({many(len(objects) - absent, 'object')}) hash to their names"
-        rows.append(Row("proven", text, aside=True))
-    return rows
 
 
 def facts(report: Report, policy: Policy) -> dict[str, object]:

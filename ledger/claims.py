@@ -66,6 +66,8 @@ class Claims:
         """Everything that trusted statements are about or took, and the files of the folders among it."""
         self.digest = Digest.of(carried.alloy) if carried is not None else None
         """Of the alloy file."""
+        self.evidence: Mapping[str, Digest] = {}
+        """Name -> digest of the attestations."""
         self.releases: list[tuple[Trusted, Publication]] = []
         """The trusted statements that released exactly these bytes."""
         self.listed: Mapping[str, Listed] = {}
@@ -85,6 +87,7 @@ class Claims:
         self._pinned = expected is not None and expected.full and self.digest is not None and expected.matches(self.digest)
         if carried is None:
             return
+        self.evidence = {companion(name, ATTESTATIONS): Digest.of(carried.attestations)}
         try:
             self._value, self._bundle = _read(carried, policy)
         except (VerificationError, StoreError) as error:

@@ -100,7 +100,7 @@ def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Ca
             examination.strange(digest, what)
     examination.rows.append(_standing(log, policy))
     examination.rows += [*standing.rows(written, standing.cuts(written, events)), *cosign.rows(log, policy)]
-    return Report(str(target), tuple(examination.rows))
+    return Report(str(target), tuple(examination.rows), {target.name if isinstance(target, Path) else str(target): digest})
 
 
 def _hash_file(path: Path) -> Digest:

@@ -86,7 +86,9 @@ def examine_alloy(path: Path, policy: Policy, expected: Expected | None = None) 
         return Report(str(path), (Row("failed", text, "Ask for both; they travel together"),))
     judged = [read(alloy, policy, expected) for alloy in alloys]
     rows = _judge_all(path, judged) if path.is_dir() else _look_for(path.parent, judged[0])
-    return Report(str(path), (*_expectation(judged, expected), *rows, *(row for one in judged for row in one.findings())))
+    every = (*_expectation(judged, expected), *rows, *(row for one in judged for row in one.findings()))
+    subjects = {one.name: one.digest for one in judged if one.digest is not None}
+    return Report(str(path), every, subjects, {name: digest for one in judged for name, digest in one.evidence.items()})
 
 
 def _expectation(alloys: Sequence[Claims], expected: Expected | None) -> list[Row]:
@@ -104,7 +106,7 @@ def examine_file(path: Path, digest: Digest, policy: Policy) -> Report | None:
     for alloy in published(path.parent):
         one = read(alloy, policy)
         if (rows := one.about(digest, f"{path.name}, these {path.stat().st_size:,} bytes,")) is not None:
-            return Report(str(path), tuple(rows))
+            return Report(str(path), tuple(rows), {path.name: digest}, one.evidence)
     return None
 
 

@@ -488,7 +488,7 @@ class _Audit:
     def _foreign(self) -> Report:
         """A repository without attestations: what its alloy says, if it has one."""
         path = self.source.path or find([file.path for file in self.listing.files], self.source.repo)
-        target = str(self.source)
+        target = str(replace(self.source, revision=self.listing.commit))
         if path is None:
             rows = [*self.rows, *self._expectation([]), *self._bytes()]
             rows.append(
@@ -518,10 +518,10 @@ class _Audit:
         return [*self._everything(), *self._model_signature(self._inventory([]))[0]]
 
     def _finish(self, rows: Sequence[Row], alloys: Sequence[Claims], one_file: str | None) -> Report:
-        target = str(self.source)
+        target = str(replace(self.source, revision=self.listing.commit))
         every = [*self.rows, *rows, self._unread(one_file)] if not self._all_read(one_file) else [*self.rows, *rows]
         subjects = {one.name: one.digest for one in alloys if one.digest is not None}
-        inputs = {path: Digest.of(self.read[path]) for one in alloys if (path := companion(one.name, ATTESTATIONS)) in self.read}
+        inputs = {name: digest for one in alloys for name, digest in one.evidence.items()}
         if one_file is not None:
             digest = next((file.digest for file in self._inventory(alloys).files if file.path == one_file), None)
             subjects = {one_file: digest} if digest is not None else {}

@@ -21,6 +21,7 @@ from ledger.report import Report, Row, Status
 from store.digest import Digest
 
 if TYPE_CHECKING:
+    from ledger.locator import Expected
     from store.cas import Cas
 
 __all__ = [
@@ -54,9 +55,12 @@ def verify_artifact(
     return examine_target(target, log, policy, store=store, digest_of=digest_of)
 
 
-def verify_alloy(path: Path, policy: Policy) -> Report:
-    """Check an alloy, or a folder that holds one, offline, by the attestations that lie beside it. See `ledger.published`."""
-    return examine_alloy(path, policy)
+def verify_alloy(path: Path, policy: Policy, expected: Expected | None = None) -> Report:
+    """Check an alloy, or a folder that holds one, offline, by the attestations that lie beside it. See `ledger.published`.
+
+    `expected` is what the reader was told of the alloy file's hash.
+    """
+    return examine_alloy(path, policy, expected)
 
 
 def verify_beside(path: Path, digest: Digest, policy: Policy) -> Report | None:
