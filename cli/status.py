@@ -23,11 +23,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Confirmed:
+    """What more than one key vouches for.
+
+    Attributes:
+        total: actions in the ledger. again: how many of them have several entries.
+        confirmed: how many of these are confirmed by a second key; None when they are too many to check in passing.
+        contradicted: how many of them have results that differ. names: of the keys that confirm one another.
+    """
+
+    total: int
+    again: int
+    confirmed: int | None
+    contradicted: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of a ledger.
 
     Attributes:
-        entries: None when the log cannot be read.
+        entries, actions: None when the log cannot be read.
         stored_bytes: on disk; shared_bytes: of these, files that were taken in by reference.
         broken: what is wrong, each in a sentence; unproven: whether one of them is a failed verification.
     """
@@ -43,6 +60,7 @@ class Status:
     policy: tuple[str, ...]
     broken: tuple[str, ...]
     unproven: bool
+    actions: Confirmed | None = None
 
     @property
     def last(self) -> Run | None:
@@ -67,6 +85,7 @@ class Status:
             "last_run": None if last is None else _run_facts(last),
             "in_progress": [_run_facts(run) for run in self.going],
             "pins": self.pins,
+            "actions": self.actions,
             "policy": self.policy,
             "broken": self.broken,
         }
@@ -113,10 +132,12 @@ def look(workspace: Workspace) -> Status:
     entries: int | None = None
     newest: datetime | None = None
     policy: tuple[str, ...] = ()
+    actions: Confirmed | None = None
     try:
         policy = _trusts(workspace.written)
         entries = workspace.log.size
         newest = datetime.fromtimestamp(workspace.log.entry(entries - 1).when, UTC) if entries else None
+        actions = _confirmed(workspace) if entries else None
     except LedgerError as error:
         broken.append(str(error))
         unproven = isinstance(error, VerificationError)
@@ -125,8 +146,37 @@ def look(workspace: Workspace) -> Status:
     known = tuple(runs(workspace.folder))
     objects, stored, shared = _disk(workspace.folder)
     return Status(
-        workspace.folder, entries, newest, objects, stored, shared, known, len(pins(workspace.folder)), policy, tuple(broken), unproven
-    )
+        workspace.folder, entries, newest, objects, stored, shared, known, len(pins(workspace.folder)), policy, tuple(broken), unproven,
+        actions,
+    )  # fmt: skip
+
+
+_CHECKED = 200
+"""So many confirmations are checked, signature by signature, whenever somebody asks how things are."""
+
+
+def _confirmed(workspace: Workspace) -> Confirmed:
+    from ledger import lookup, predicates
+    from ledger.errors import ContradictionError, VerificationError
+
+    log, policy = workspace.log, workspace.policy
+    total, again, keys = log.repeated(_CHECKED)
+    if again > _CHECKED:
+        return Confirmed(total, again, None, 0, ())
+    confirmed = contradicted = 0
+    names: set[str] = set()
+    for key in keys:
+        try:
+            vouching = lookup.confirmations(log, policy, predicates.action_of(log.lookup(key)[0].statement))
+        except ContradictionError:
+            contradicted += 1
+            continue
+        except VerificationError:
+            continue  # whatever is wrong with it, nobody confirms it
+        if policy.holders(vouching) > 1:
+            confirmed += 1
+            names |= set(vouching)
+    return Confirmed(total, again, confirmed, contradicted, tuple(sorted(names)))
 
 
 def _trusts(policy: Policy) -> tuple[str, ...]:
@@ -177,7 +227,21 @@ def _lines(state: Status, output: Output) -> list[str]:
     lines = [f"{place(state.folder)}: {entries} · {many(state.objects, 'object')}, {size(state.stored_bytes)} on disk{shared}{kept}"]
     lines.append(_run_line(state, output, now))
     lines.append(f"trusts {'; '.join(state.policy) or 'nobody'} ({place(state.folder / POLICY)})")
+    if state.actions is not None and state.actions.total:
+        lines += _confirmed_lines(state.actions, output)
     return [*(output.paint(f"broken: {text}", "red") for text in state.broken), *lines]
+
+
+def _confirmed_lines(actions: Confirmed, output: Output) -> list[str]:
+    if actions.confirmed is None:
+        return [f"{many(actions.total, 'run')}, {count(actions.again)} of them made again; whether that confirms them: ledger verify"]
+    alone = actions.total - actions.confirmed - actions.contradicted
+    told = [f"{count(actions.confirmed)} confirmed by a second key ({', '.join(actions.names)})"] if actions.confirmed else []
+    told += [f"{count(alone)} by one key alone → ledger verify --rerun"] if alone else []
+    lines = [f"{many(actions.total, 'run')}: {', '.join(told)}"] if told else []
+    if actions.contradicted:
+        lines.append(output.paint(f"{many(actions.contradicted, 'run')} with results that differ → ledger verify", "red"))
+    return lines
 
 
 def _run_line(state: Status, output: Output, now: datetime) -> str:

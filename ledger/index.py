@@ -277,6 +277,10 @@ class Index:
         """(number, commit id) of the entries of actions that took an object as an input."""
         return _places(self._rows(_OF.format("materials"), bytes.fromhex(digest.hex)))
 
+    def by_type(self, predicate_type: str) -> list[tuple[int, str]]:
+        """(number, commit id) of the entries whose statement is of a type."""
+        return _places(self._rows("SELECT number, oid FROM entries WHERE type = ? ORDER BY number", predicate_type))
+
     def range(self, start: int, stop: int) -> list[tuple[int, str]]:
         """(number, commit id) of entries `start` to `stop`, the latter not included."""
         return _places(self._rows("SELECT number, oid FROM entries WHERE number >= ? AND number < ? ORDER BY number", start, stop))
@@ -285,6 +289,14 @@ class Index:
         """(number, key, commit id) of every action in the log."""
         rows = self._rows("SELECT number, key, oid FROM entries WHERE key IS NOT NULL ORDER BY number")
         return [(number, Digest.parse("sha256:" + key.hex()), oid.hex()) for number, key, oid in rows]
+
+    def repeated(self, most: int) -> tuple[int, int, list[Digest]]:
+        """How many actions there are; how many of them have more than one entry, and the keys of the newest `most` of these."""
+        total = int(self._rows("SELECT count(DISTINCT key) FROM entries")[0][0])
+        again = "FROM entries WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1"
+        count = int(self._rows(f"SELECT count(*) FROM (SELECT 1 {again})")[0][0])
+        keys = self._rows(f"SELECT key {again} ORDER BY max(number) DESC LIMIT ?", most)
+        return total, count, [Digest.parse("sha256:" + key.hex()) for (key,) in keys]
 
     def subjects(self) -> list[Digest]:
         """Every digest that an entry is about, sorted."""

@@ -303,10 +303,19 @@ class Log:
         """The entries of actions that took an object as an input, oldest first; as in `by_subject`."""
         return self._find(lambda: self._index.by_material(digest), lambda known: any(digest == one for _, one in known.materials))
 
+    def by_type(self, predicate_type: str) -> list[Entry]:
+        """The entries whose statement is of a type, oldest first; as in `by_subject`. Whoever writes to the index can hide one."""
+        return self._find(lambda: self._index.by_type(predicate_type), lambda known: known.predicate_type == predicate_type)
+
     def keys(self) -> list[tuple[int, Digest]]:
         """(number, key) of every action, as the index has it; for search, not for trust."""
         size = self.size
         return [(number, key) for number, key, _ in self._index.actions() if number < size]
+
+    def repeated(self, most: int) -> tuple[int, int, list[Digest]]:
+        """How many actions there are, how many have several entries, and the newest `most` keys of these; as the index has it, unproven."""
+        self._refresh()
+        return self._index.repeated(most)
 
     def subjects(self) -> list[Digest]:
         """Every object that an entry says something about, as the index has it; for search, not for trust."""

@@ -247,11 +247,13 @@ def refuse_contradiction(action: Action, claims: Sequence[tuple[Trusted, Digest 
     """Compare what trusted entries say about one action, each with its environment (None for P stages).
 
     Raises:
-        ContradictionError: two of the same environment give different outputs.
+        ContradictionError: two of the same environment give different outputs, or one that is pure and any other.
     """
+    # Who calls a run pure says that its bytes are the same anywhere, so an environment of its own excuses no other claim.
+    anywhere = next((one for one, environment in claims if environment is None), None)
     first: dict[Digest | None, Trusted] = {}
     for one, environment in claims:
-        other = first.setdefault(environment, one)
+        other = anywhere or first.setdefault(environment, one)
         if dict(other.statement.subjects) != dict(one.statement.subjects):
             claims_by = {_who(item): {name: str(digest) for name, digest in item.statement.subjects.items()} for item in (other, one)}
             differing = sorted(

@@ -23,7 +23,8 @@ def test_status(done: Desk) -> None:
     assert lines[1].endswith(" done (6 done)")
     assert lines[2].startswith("trusts alice for everything")
     assert lines[2].endswith("(.ledger/policy.yaml)")
-    assert lines[3].startswith("next: ledger log")
+    assert lines[3] == "6 runs: 6 by one key alone → ledger verify --rerun"
+    assert lines[4].startswith("next: ledger log")
     assert len(done.ok().out.splitlines()) == 4
     facts = done.ok("status", "--json").json
     assert (facts["entries"], facts["objects"], facts["broken"], facts["last_run"]["recipe"]) == (7, 7, [], "shouting")
