@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ledger.hub import HfHub, HubFile, Listing, is_commit
+from ledger.errors import HubError
+from ledger.hub import HfHub, Listing, is_commit
 from stages.errors import InputError
 from stages.stage import Context, Leaf, Outcome
 from store import canonical
 from store.digest import Digest
-from store.errors import CanonicalError, StoreError
-from store.tree import check_names
+from store.errors import CanonicalError
 
 TYPE = "hub-listing/v1"
 
@@ -71,15 +71,15 @@ def parse(data: bytes) -> Listing:
     """
     try:
         value = canonical.loads(data)
-        files = tuple(
-            HubFile(item["path"], item["size"], item["oid"], Digest(f"sha256:{item['sha256']}") if "sha256" in item else None)
+        siblings = [
+            {"rfilename": item["path"], "size": item["size"], "blobId": item["oid"], "lfs": item if "sha256" in item else None}
             for item in value["files"]
-        )
-        check_names([file.path for file in files])
-        listing = Listing(value["repo"], value["commit"], files, value["created"], False, value["identity"])
+        ]
+        answer = {"id": value["repo"], "sha": value["commit"], "createdAt": value["created"], "_id": value["identity"]}
+        listing = Listing.parse(value["repo"], {**answer, "siblings": siblings})
         if to_bytes(listing) == data:
             return listing
-    except (CanonicalError, StoreError, KeyError, TypeError) as error:
+    except (CanonicalError, HubError, KeyError, TypeError) as error:
         raise InputError(f"not a listing of a Hub repository: {error!r}") from error
     raise InputError(f"not a listing of a Hub repository: its bytes are not canonical JSON of {TYPE}")
 

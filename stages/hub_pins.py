@@ -90,10 +90,11 @@ def pinned(recipe: Recipe, resolve: Resolve) -> Recipe:
     raw = dict(recipe.raw)
     everything = {name: tuple(map(entry, entries)) for name, entries in recipe.variants.items()}
     stages = tuple(map(entry, recipe.stages))
-    raw["stages"] = [
-        _written(item, "folder", before.fields, after.fields["folder"]) if before is not after else item
-        for item, before, after in zip(recipe.raw["stages"], recipe.stages, stages, strict=True)
-    ]
+    if "stages" in raw:  # an ensemble has none
+        raw["stages"] = [
+            _written(item, "folder", before.fields, after.fields["folder"]) if before is not after else item
+            for item, before, after in zip(recipe.raw["stages"], recipe.stages, stages, strict=True)
+        ]
     base, source = recipe.source.get("baseModel"), recipe.source
     if base != SCRATCH and not any(item.type == STAGE for item in recipe.stages):
         found = pin(base, source.get("revision"), f"line {recipe.source_line}: ")
