@@ -62,8 +62,8 @@ def _proof(target: str) -> Proof:
         raise UsageError(f"{path} shows {len(proofs)} proofs; cut out the one that is meant")
     if not proofs:
         raise UsageError(
-            f"the QR in {path} is no proof; it says {clean(texts[0][:200])}. With network: ledger verify {path}. Without: proof-qr.png, "
-            "which lies beside it, holds the whole proof"
+            f"what can be read in {path} is no proof; it says {clean(texts[0][:200])}. With network: ledger verify {path}. Without: "
+            "proof-qr.png, which lies beside it, holds the whole proof"
         )
     return Proof.from_qr(proofs[0])
 

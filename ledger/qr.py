@@ -12,6 +12,7 @@ Source: ISO/IEC 18004; docs/formats/qr.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +33,7 @@ MAX_PIXELS = 50 * 10**6
 MAX_CODES = 8
 """Codes in one picture that are read."""
 
+_SMALL_PIXELS = 4 * 10**6
 _PIXELS = 900
 """About the width of a picture: 7.6 cm at 300 dots per inch, and wide enough on a screen."""
 
@@ -155,10 +157,24 @@ def _texts(path: Path) -> tuple[str, ...]:
         raise QrError(f"{path}: the picture is too large: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
         raise QrError(f"{path}: the picture cannot be read: {error}") from error
-    found: set[str] = set()
-    for code in zxingcpp.read_barcodes(grey, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))[:MAX_CODES]:
-        try:
-            found.add(bytes(code.bytes).decode("utf-8"))
-        except UnicodeDecodeError:
-            continue
-    return tuple(sorted(found))
+    for attempt in _attempts(grey):
+        found: set[str] = set()
+        for code in zxingcpp.read_barcodes(attempt, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))[:MAX_CODES]:
+            try:
+                found.add(bytes(code.bytes).decode("utf-8"))
+            except UnicodeDecodeError:
+                continue
+        if found:
+            return tuple(sorted(found))
+    return ()
+
+
+def _attempts(grey: Image) -> Iterator[Image]:
+    """The picture; then sharpened; then twice as large too, unless it is large already: dense codes on blurred photos need it."""
+    from PIL import Image, ImageFilter
+
+    yield grey
+    yield grey.filter(ImageFilter.UnsharpMask(2, 150, 0))
+    if grey.width * grey.height <= _SMALL_PIXELS:
+        doubled = grey.resize((2 * grey.width, 2 * grey.height), Image.Resampling.BICUBIC)
+        yield doubled.filter(ImageFilter.UnsharpMask(3, 200, 0))
