@@ -30,11 +30,12 @@ def gc(delete: bool, intermediates: bool, ledger: Path | None, json: bool) -> in
     """Say which stored objects nothing needs any more; with --delete, remove them.
 
     Kept are: inputs and outputs of every entry that the policy trusts, pins, what a run in progress uses, and every object
-    that one of these is made of. Entries themselves are never removed.
+    that one of these is made of. Entries themselves are never removed. Downloads that were cut off and not continued go too.
 
     With --intermediates only what the recipes of finished runs name on disk and give as results is kept, and pins. The rest
     is still found by every run, and made again if something new needs it.
     """
+    from stages.leases import UNFINISHED
     from store import fsck
 
     workspace, output = open_here(ledger), Output(json=json)
@@ -45,24 +46,29 @@ def gc(delete: bool, intermediates: bool, ledger: Path | None, json: bool) -> in
             held.enter_context(store.exclusive())
         roots = set(_results(workspace) if intermediates else _trusted(workspace)) | set(_held(workspace))
         lost = fsck.garbage(store, roots)
+        cut_off = {path: path.stat().st_size for path in sorted((workspace.folder / UNFINISHED).glob("*"))}
         if delete:
             for digest, _ in lost:
                 store.delete(digest)
-    freed = sum(length for _, length in lost)
+            for path in cut_off:
+                path.unlink()
+    freed = sum(length for _, length in lost) + sum(cut_off.values())
+    what = " and ".join(([many(len(lost), "object")] if lost else []) + ([many(len(cut_off), "unfinished download")] if cut_off else []))
     facts = {
         "deleted": delete,
         "objects": [{"digest": str(digest), "stored_bytes": length} for digest, length in lost],
+        "unfinished": [{"name": path.name, "stored_bytes": length} for path, length in cut_off.items()],
         "stored_bytes": freed,
     }
     lines = [f"  {short(digest, 12)}  {size(length)}" for digest, length in sorted(lost, key=lambda item: -item[1])[:_SHOWN]]
     if len(lost) > _SHOWN:
         lines.append(f"  and {len(lost) - _SHOWN} smaller ones; --json lists all")
-    if not lost:
+    if not lost and not cut_off:
         lines = ["nothing to delete: everything in the store is needed"]
     elif delete:
-        lines.append(f"deleted {many(len(lost), 'object')}, {size(freed)}")
+        lines.append(f"deleted {what}, {size(freed)}")
     else:
-        lines += [f"would delete {many(len(lost), 'object')}, {size(freed)}; nothing was touched", "next: ledger gc --delete"]
+        lines += [f"would delete {what}, {size(freed)}; nothing was touched", "next: ledger gc --delete"]
     output.show(facts, lines)
     return 0
 

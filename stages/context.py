@@ -12,9 +12,6 @@ from store import tree
 from store.cas import Cas
 from store.digest import Digest
 
-UNFINISHED = "unfinished"
-"""The folder in a ledger's folder where unfinished files outlive their worker."""
-
 
 def _silent(*_: Any) -> None:
     """Nobody is watching."""

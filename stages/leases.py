@@ -16,6 +16,9 @@ from pathlib import Path
 from store.digest import Digest
 from store.errors import UnwritableError
 
+UNFINISHED = "unfinished"
+"""The folder in a ledger's folder where unfinished files outlive their worker; who has the lease of an action writes its file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

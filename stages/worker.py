@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ledger.errors import LedgerError
-from stages.context import UNFINISHED, LeafContext
+from stages.context import LeafContext
 from stages.errors import StageError
+from stages.leases import UNFINISHED
 from stages.stage import Outcome, spec_from_json
 from store.actions import Action
 from store.errors import StoreError

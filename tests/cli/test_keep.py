@@ -130,6 +130,16 @@ def test_gc_shows_first_and_deletes_when_told(done: Desk) -> None:
     assert "6 found" in done.ok("run", "recipe.yaml").out
 
 
+def test_gc_clears_away_downloads_that_were_cut_off(done: Desk) -> None:
+    """What an import from the Hub left in the middle of a file is shown with its size, and goes when told."""
+    unfinished = done.ledger / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "abc").write_bytes(b"x" * 5000)
+    assert done.ok("gc").out == "would delete 1 unfinished download, 5.0 kB; nothing was touched\nnext: ledger gc --delete\n"
+    assert done.ok("gc", "--delete").out == "deleted 1 unfinished download, 5.0 kB\n"
+    assert list(unfinished.iterdir()) == []
+
+
 def test_gc_of_intermediates_keeps_results_and_changes_no_run(done: Desk) -> None:
     """What a run made on the way goes; its results stay, and the next run still finds everything."""
     before = len(objects(done))
