@@ -29,17 +29,23 @@ def offline(target: str, file: Path | None, policy: Policy) -> Report:
     from ledger import cosign
     from ledger.proof import examine_file
     from ledger.report import Report, Row
+    from store import files
+    from store.digest import Digest
 
     proof = _proof(target)
+    inputs = {"proof": Digest.of(proof.to_text())}
     rows = (*proof.check(policy), *cosign.travelled([proof.checkpoint], policy))
     if file is None:
         text = "whether a file of yours is the one that the statement is about: none was given"
-        return Report(_shown(target), (*rows, Row("unverified", text, "name it too: ledger verify --offline PROOF FILE")))
+        rows = (*rows, Row("unverified", text, "name it too: ledger verify --offline PROOF FILE"))
+        return Report(_shown(target), rows, proof.subjects, inputs)
     if not file.is_file():
         raise UsageError(
             f"{clean(file)} is not a file; name the alloy, or one file that it lists. For a folder: ledger verify {clean(file)}"
         )
-    return Report(str(file), (*examine_file(file, proof, believed=all(row.status != "failed" for row in rows)), *rows))
+    digest, _ = files.hash_file(file)
+    found = examine_file(file, digest, proof, believed=all(row.status != "failed" for row in rows))
+    return Report(str(file), (*found, *rows), {file.name: digest}, inputs)
 
 
 def _proof(target: str) -> Proof:

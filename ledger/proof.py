@@ -12,7 +12,7 @@ import binascii
 import re
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +99,14 @@ class Proof:
         entry = log.entry(number)
         (proof,) = log.inclusion_proofs([number], checkpoint=cosign.newest(log, covering=number + 1))
         return cls(entry.envelope, number, proof.size, proof.hashes, proof.checkpoint)
+
+    @property
+    def subjects(self) -> Mapping[str, Digest]:
+        """What the statement is about, name -> digest; nothing when it cannot be read. Whether it counts, `check` says."""
+        try:
+            return Entry(UNPLACED, "", self.envelope, self.checkpoint).statement.subjects
+        except VerificationError:
+            return {}
 
     # as text
 
@@ -230,26 +238,25 @@ class Proof:
 # --- a file ----------------------------------------------------------------------------------------------------------------------
 
 
-def examine_file(file: Path, proof: Proof, *, believed: bool) -> tuple[Row, ...]:
+def examine_file(file: Path, digest: Digest, proof: Proof, *, believed: bool) -> tuple[Row, ...]:
     """Whether a file is what the statement is about: its subject, or listed in an alloy that is.
 
     Such an alloy is looked for in the file's folder and in those above it.
 
     Args:
-        file: hashed here and now.
+        file: where it lies.
+        digest: of its bytes, hashed here and now.
         proof: checked or not.
         believed: whether `Proof.check` found nothing wrong with it; else nothing is called proven.
 
     Raises:
         StoreError: the file cannot be read.
     """
-    try:
-        subjects = Entry(UNPLACED, "", proof.envelope, proof.checkpoint).statement.subjects
-    except VerificationError:
-        return ()  # `check` says so
-    digest, size = files.hash_file(file)
+    subjects = proof.subjects
+    if not subjects:
+        return ()  # `check` says that there is no statement
     proven: Status = "proven" if believed else "unverified"
-    what = f"{printable(file.name)}, these {size:,} bytes,"
+    what = f"{printable(file.name)}, these {file.stat().st_size:,} bytes,"
     name = next((name for name, said in subjects.items() if said == digest), None)
     if name is not None:
         return (Row(proven, f"{what} {_is(name, file.name)} that the statement is about ({digest})"),)

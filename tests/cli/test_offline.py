@@ -92,6 +92,8 @@ def test_without_a_file_the_proof_alone_is_judged(publication: Path) -> None:
     report = offline(str(publication / "proof-qr.png"), None, TRUSTING)
     assert [row.status for row in report.rows] == ["proven", "proven", "attested", "unverified"]
     assert (report.verdict, report.exit_code) == ("VERIFIED with 2 claims unconfirmed", 0)
+    assert report.subjects == {"tiny.alloy.json": Digest.of((publication / "tiny.alloy.json").read_bytes())}
+    assert report.inputs == {"proof": Digest.of((publication / "tiny.tlog-proof").read_bytes())}
     assert "none was given" in report.rows[-1].text
 
 
@@ -110,6 +112,8 @@ def test_a_file_that_the_stated_alloy_lists_is_proven(name: str, publication: Pa
     code, status, said = found(publication / "proof-qr.png", publication / name)
     assert (code, status) == (0, "proven")
     assert "tiny.alloy.json lists" in said
+    report = offline(str(publication / "proof-qr.png"), publication / name, TRUSTING)
+    assert report.subjects == {Path(name).name: Digest.of((publication / name).read_bytes())}
 
 
 def test_a_listed_file_under_another_name_is_proven_with_its_name(publication: Path) -> None:
