@@ -153,7 +153,7 @@ def _here(path: Path, expected: Expected | None, policy: Policy, workspace: Work
             return check.Report(str(path), (*rows, check.Row("failed", text, "take it from where it was published")))
     alloy = _foreign_alloy(path)
     if alloy is not None and (workspace is None or not path.is_file() or not workspace.log.by_subject(hashed(path))):
-        return foreign.examine_foreign(alloy, expected)
+        return foreign.examine_foreign(alloy, expected, folder=path if path.is_dir() else None)
     if workspace is None and rows:
         text = f"who made {path.name}, and from what: no attestations lie beside it, and no ledger is here"
         return check.Report(str(path), (*rows, check.Row("unverified", text)), {path.name: hashed(path)})
@@ -164,7 +164,7 @@ def _here(path: Path, expected: Expected | None, policy: Policy, workspace: Work
 
 
 def _foreign_alloy(path: Path) -> Path | None:
-    """An alloy without attestations: the file itself, or that of a folder."""
+    """An alloy without attestations, or a chain of commits: the file itself, or that of a folder or a clone."""
     from ledger import foreign
     from ledger.errors import AlloyError
     from ledger.unsigned import MAX_BYTES
@@ -173,11 +173,13 @@ def _foreign_alloy(path: Path) -> Path | None:
 
     if path.is_dir():
         name = foreign.find([item.name for item in path.iterdir() if item.is_file()], path.resolve().name)
-        path = path / name if name is not None else path
+        path = path / (name or ".attestation/chain.json")
     if not path.is_file() or path.suffix.casefold() != ".json":
         return None
     try:
-        foreign.load(files.read_small(path, MAX_BYTES))
+        data = files.read_small(path, MAX_BYTES)
+        if not foreign.is_chain(data):
+            foreign.load(data)
     except (AlloyError, StoreError):
         return path if path.name.endswith(".alloy.json") else None  # then the report says what is wrong with it
     return path

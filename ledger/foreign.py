@@ -25,6 +25,8 @@ from ledger import alloy_format
 from ledger.alloy import WEIGHTS, file_hash, legacy_model_hash, model_hash, receiptless_hash
 from ledger.alloy_format import Fault
 from ledger.errors import AlloyError
+from ledger.inventory import CODE, base, ends, some
+from ledger.inventory import WEIGHTS as RISKY
 from ledger.repo_chain import CHAIN, examine_chain
 from ledger.report import Report, Row, printable
 from ledger.unsigned import MAX_BYTES, UnsignedReport, bytes_row, prefix_text
@@ -95,6 +97,7 @@ class HashClaim:
         where: its place in the file. stated: what is written there.
         verdict: see `Verdict`. why: by which convention it is equal, with what it differs, or what would be needed.
         by: what it was computed from. From the `file` alone, an equal one says only that the file agrees with itself.
+        files: paths in the repository whose bytes it is about, when it is equal.
     """
 
     where: str
@@ -102,6 +105,7 @@ class HashClaim:
     verdict: Verdict
     why: str
     by: Literal["file", "listing", "folder"] = "file"
+    files: tuple[str, ...] = ()
 
 
 def load(data: bytes) -> ForeignAlloy:
@@ -143,9 +147,9 @@ def find(names: Iterable[str], repo: str) -> str | None:
     slug = repo.rpartition("/")[2].casefold()
     listed = sorted(names)
     files = [name for name in listed if name.casefold().endswith(".json")]
-    named = [name for name in files if slug in _base(name).casefold() and "alloy" in _base(name).casefold()]
-    exact = [name for name in named if _base(name).casefold() == f"{slug}.alloy.json"]
-    legacy = [name for name in files if _base(name) == "forge-alloy.json"]
+    named = [name for name in files if slug in base(name).casefold() and "alloy" in base(name).casefold()]
+    exact = [name for name in named if base(name).casefold() == f"{slug}.alloy.json"]
+    legacy = [name for name in files if base(name) == "forge-alloy.json"]
     others = [name for name in files if name.endswith(".alloy.json")]
     for found in (exact, named, legacy):
         if found:
@@ -252,7 +256,7 @@ def _model_hash(alloy: ForeignAlloy, place: str, listing: Listing | None, folder
     claims: list[HashClaim] = []
     listed = _listed(alloy)
     if listed:
-        equal = next((kind for kind, files in _kinds(listed) if model_hash(files).hex == stated), None)
+        equal = next((kind for kind, _, group in _kinds(listed) if model_hash(group).hex == stated), None)
         if equal is not None:
             text = f"canonical, over the {equal} files that the alloy lists"
             claims.append(_claim(where, stated, "equal", text))
@@ -260,10 +264,10 @@ def _model_hash(alloy: ForeignAlloy, place: str, listing: Listing | None, folder
             claims.append(_claim(where, stated, "differs", f"the files that the alloy lists give {model_hash(listed)}"))
     if listing is not None:
         there = [(file.path, file.sha256) for file in listing.files if file.sha256 is not None and file.path.endswith(WEIGHTS)]
-        equal = next((kind for kind, files in _kinds(there) if model_hash(files).hex == stated), None)
-        if equal is not None:
-            text = f"canonical, over the {equal} files that the Hub lists for {listing.repo} at {listing.commit[:12]}"
-            claims.append(_claim(where, stated, "equal", text, "listing"))
+        found = next(((kind, names) for kind, names, group in _kinds(there) if model_hash(group).hex == stated), None)
+        if found is not None:
+            text = f"canonical, over the {found[0]} files that the Hub lists for {listing.repo} at {listing.commit[:12]}"
+            claims.append(_claim(where, stated, "equal", text, "listing", found[1]))
         elif listed and there:
             text = f"the weight files that the Hub lists for {listing.repo} at {listing.commit[:12]} give {model_hash(there)}"
             claims.append(_claim(where, stated, "differs", text, "listing"))
@@ -274,12 +278,12 @@ def _model_hash(alloy: ForeignAlloy, place: str, listing: Listing | None, folder
     if local:
         digests = [(name, files.hash_file(path)[0]) for name, path in sorted(local.items())]
         tensors = {name: path for name, path in local.items() if name.endswith(".safetensors")}
-        equal = next((kind for kind, group in _kinds(digests) if model_hash(group).hex == stated), None)
-        if equal is not None:
-            claims.append(_claim(where, stated, "equal", f"canonical, over the {equal} files here", "folder"))
-        elif tensors and legacy_model_hash(tensors).hex == stated:
+        found = next(((kind, names) for kind, names, group in _kinds(digests) if model_hash(group).hex == stated), None)
+        if found is not None:
+            claims.append(_claim(where, stated, "equal", f"canonical, over the {found[0]} files here", "folder", found[1]))
+        elif tensors and legacy_model_hash({base(name): path for name, path in tensors.items()}).hex == stated:
             text = f"legacy, over the bytes of the {len(tensors)} .safetensors files here, one after the other"
-            claims.append(_claim(where, stated, "equal", text, "folder"))
+            claims.append(_claim(where, stated, "equal", text, "folder", tensors))
         else:
             text = f"the weight files here give {model_hash(digests)}" + (
                 f" (canonical) and {legacy_model_hash(tensors)} (legacy)" if tensors else ""
@@ -291,14 +295,15 @@ def _model_hash(alloy: ForeignAlloy, place: str, listing: Listing | None, folder
     return claims
 
 
-def _kinds(named: Sequence[tuple[str, Digest]]) -> list[tuple[str, list[tuple[str, Digest]]]]:
-    """The sets of files that a modelHash may be over: one kind of weights, or all; by path and by base name."""
-    found: list[tuple[str, list[tuple[str, Digest]]]] = []
+def _kinds(named: Sequence[tuple[str, Digest]]) -> list[tuple[str, list[str], list[tuple[str, Digest]]]]:
+    """The sets of files that a modelHash may be over, one kind of weights or all, by path or base name: label, paths, what is hashed."""
+    found: list[tuple[str, list[str], list[tuple[str, Digest]]]] = []
     for ending in (".safetensors", ".gguf", WEIGHTS):
-        some = [(name, digest) for name, digest in named if name.endswith(ending)]
-        label = f"{len(some)} {ending}" if isinstance(ending, str) else f"{len(some)} weight"
-        if some:
-            found += [(label, some), (label, [(_base(name), digest) for name, digest in some])]
+        group = [(name, digest) for name, digest in named if name.endswith(ending)]
+        label = f"{len(group)} {ending if isinstance(ending, str) else 'weight'}"
+        if group:
+            paths = [name for name, _ in group]
+            found += [(label, paths, group), (label, paths, [(base(name), digest) for name, digest in group])]
     return found
 
 
@@ -333,7 +338,7 @@ def _file_hashes(alloy: ForeignAlloy, place: str, listing: Listing | None, folde
                 judged = True
                 fits = there.sha256.hex == stated and size in (None, there.size)
                 text = f"{label} with {'the same sha256 and size' if fits else f'{there.sha256} and {there.size:,} bytes'}"
-                claims.append(_claim(where, stated, "equal" if fits else "differs", text, "listing"))
+                claims.append(_claim(where, stated, "equal" if fits else "differs", text, "listing", [name]))
         path = _inside(folder, name)
         if path is not None:
             judged = True
@@ -341,7 +346,7 @@ def _file_hashes(alloy: ForeignAlloy, place: str, listing: Listing | None, folde
             digest = files.hash_file(path)[0] if size in (None, length) else None
             fits = digest is not None and digest.hex == stated
             text = f"{shown} here has {'these bytes' if fits else f'{length:,} bytes' if digest is None else str(digest)}"
-            claims.append(_claim(where, stated, "equal" if fits else "differs", text, "folder"))
+            claims.append(_claim(where, stated, "equal" if fits else "differs", text, "folder", [name]))
         if not judged:
             claims.append(_open(where, stated, f"the file {shown}"))
     return claims
@@ -369,8 +374,10 @@ def _record(where: str, stated: Any, path: Any, folder: Path | None, listing: Li
     return _open(where, stated, f"the file {shown}")
 
 
-def _claim(where: str, stated: str, verdict: Verdict, why: str, by: Literal["file", "listing", "folder"] = "file") -> HashClaim:
-    return HashClaim(where, printable(stated, 80), verdict, why, by)
+def _claim(
+    where: str, stated: str, verdict: Verdict, why: str, by: Literal["file", "listing", "folder"] = "file", files: Iterable[str] = ()
+) -> HashClaim:
+    return HashClaim(where, printable(stated, 80), verdict, why, by, tuple(files))
 
 
 def _open(where: str, stated: Any, needed: str) -> HashClaim:
@@ -416,14 +423,14 @@ def examine_foreign(
     claims = hashes(alloy, listing=listing, folder=folder, weights=named)
     pinned = expected is not None and expected.full and expected.matches(alloy.file_hash)
     first = _without_receipt(alloy, expected, target) or bytes_row(data, expected, target)
-    rows = [
-        first,
-        _signature_row(alloy),
-        *_hash_rows(claims, pinned=pinned, named=named),
-        *_claim_rows(alloy),
-        _history_row(alloy),
-        *_fault_rows(alloy),
-    ]
+    rows = [first, _signature_row(alloy), *_hash_rows(claims, pinned=pinned, named=named), *_claim_rows(alloy), _history_row(alloy)]
+    rows += _fault_rows(alloy)
+    if loose := _loose(claims, listing, folder if named else None):
+        text = (
+            f"{some([printable(name, 80) for name in loose])}: no hash in the alloy is of these bytes, and a model may be loaded from them"
+        )
+        rows.append(Row("unverified", text, "Ask its author for their hashes"))
+        return UnsignedReport(target, tuple(rows), what="repository" if listing is not None else "folder")
     return UnsignedReport(target, tuple(rows), pinned=pinned)
 
 
@@ -442,7 +449,7 @@ def _without_receipt(alloy: ForeignAlloy, expected: Expected | None, what: str) 
     without = receiptless_hash(alloy.raw)
     if expected is None or expected.matches(alloy.file_hash) or not expected.matches(without) or "receipt" not in alloy.raw:
         return None
-    text = f"{_base(what)}: its content without its receipt, written with an indent of 2, has the SHA-256 {without}, which is as expected"
+    text = f"{base(what)}: its content without its receipt, written with an indent of 2, has the SHA-256 {without}, which is as expected"
     text += f"; its bytes have {alloy.file_hash}, and of the receipt nothing is known"
     return Row(
         "unverified",
@@ -458,9 +465,12 @@ def _signature_row(alloy: ForeignAlloy) -> Row:
     text = "who says all this: no signature that can be checked travels with it"
     if fields:
         several = "fields" if len(fields) > 1 else "field"
-        text += f"; it has {len(fields)} signature {several} ({_some(fields)}), and no rule to check one by"
+        text += f"; it has {len(fields)} signature {several} ({some(fields)}), and no rule to check one by"
     if level is not None:
         text += f"; its trustLevel {printable(str(level), 30)!r} is a word in the file"
+    if isinstance(_dict(alloy.raw.get("receipt")).get("ledger"), dict):
+        text += "; its receipt names the entries of a ledger, and the signed statements that they are were not found beside it"
+        return Row("unverified", text, "Take its .attestations.jsonl from where it was published, and put it beside it")
     return Row("unverified", text, "Ask its author for attestations (docs/legacy.md)")
 
 
@@ -597,7 +607,7 @@ def _history_row(alloy: ForeignAlloy) -> Row:
     """That its stages are a text."""
     stages = _list(alloy.raw.get("stages"))
     kinds = [printable(str(_dict(item).get("type", "?")), 40) for item in stages]
-    listed = f" ({_some(kinds)})" if kinds else ""
+    listed = f" ({some(kinds)})" if kinds else ""
     told = "planned" if not alloy.executed else "told"
     text = f"a chain of custody: there is none. {len(stages)} stages{listed} are {told}, and no input or output of them is named by a hash"
     derived = _dict(alloy.raw.get("derivedFrom")).get("repo")
@@ -617,12 +627,9 @@ def _fault_rows(alloy: ForeignAlloy) -> list[Row]:
     places: dict[str, list[str]] = {}
     for fault in alloy.faults:
         places.setdefault(fault.text, []).append(alloy_format.where(fault.path) or "the alloy")
-    said = [printable(f"{_some(where)}: {text}") for text, where in places.items()]
-    return [Row("self-reported", f"not as the format has it, and kept as it is: {_some(said, '; ')}")]
-
-
-def _some(texts: Sequence[str], between: str = ", ") -> str:
-    return between.join(texts[:_SHOWN]) + (f"{between}and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")
+    said = [printable(f"{some(where)}: {text}") for text, where in places.items()]
+    more = f"; and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+    return [Row("self-reported", f"not as the format has it, and kept as it is: {'; '.join(said[:_SHOWN])}{more}")]
 
 
 # --- small things ----------------------------------------------------------------------------------------------------------------
@@ -635,11 +642,26 @@ def _hex(value: Any) -> str | None:
 
 
 def _weights(folder: Path) -> dict[str, Path]:
-    """The weight files of a folder, in it or in its `model/`."""
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.name.endswith(WEIGHTS) and path.is_file()}
-    if not found and (folder / "model").is_dir():
-        return {path.name: path for path in sorted((folder / "model").iterdir()) if path.name.endswith(WEIGHTS) and path.is_file()}
-    return found
+    """The weight files of a folder, in it or else in its `model/`: path from the folder -> file."""
+    for place in (folder, folder / "model"):
+        found = {
+            path.relative_to(folder).as_posix(): path
+            for path in sorted(place.iterdir() if place.is_dir() else ())
+            if path.name.endswith(WEIGHTS) and path.is_file()
+        }
+        if found:
+            return found
+    return {}
+
+
+def _loose(claims: Sequence[HashClaim], listing: Listing | None, folder: Path | None) -> list[str]:
+    """The files of a repository that can be, or run with, a model's weights, and that no hash in the alloy is of."""
+    present = [file.path for file in listing.files] if listing is not None else []
+    if folder is not None:
+        inside = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+        present += [path.as_posix() for path in inside if ".git" not in path.parts]
+    covered = {name for claim in claims if claim.verdict == "equal" and claim.by != "file" for name in claim.files}
+    return sorted({path for path in present if ends(path, (*RISKY, CODE)) and path not in covered})
 
 
 def _inside(folder: Path | None, name: str) -> Path | None:
@@ -651,10 +673,6 @@ def _inside(folder: Path | None, name: str) -> Path | None:
         return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
     except OSError as error:
         raise StoreError(f"{printable(name, 80)} in {folder} cannot be read: {error.strerror}") from error
-
-
-def _base(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def _dict(value: Any) -> dict[str, Any]:

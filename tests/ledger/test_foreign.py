@@ -240,7 +240,7 @@ def listing(change: Callable[[list[HubFile]], list[HubFile]] = list) -> Listing:
 def test_the_hubs_list_settles_the_canonical_hash_and_not_the_bytes() -> None:
     """Equal lists are told as what the Hub lists; the bytes behind stay unverified; a replaced shard is found."""
     report = examine_foreign(MLX.read_bytes(), Expected(file_hash(MLX.read_bytes()).hex), listing(), name="mlx.alloy.json")
-    assert (report.exit_code, report.verdict) == (0, "UNSIGNED: this alloy is the expected one; nobody whom you trust signed what it says")
+    assert (report.exit_code, report.verdict.partition(";")[0]) == (0, "UNSIGNED: this alloy is the expected one")
     proven = texts(report, "proven")
     assert "canonical, over the 11 .safetensors files that the Hub lists for org/mlx" in proven
     assert "fileHashes (11 of them): computed again and equal" in proven
@@ -253,6 +253,35 @@ def test_the_hubs_list_settles_the_canonical_hash_and_not_the_bytes() -> None:
     assert "the weight files that the Hub lists" in texts(report, "failed")
     missing = listing(lambda files: files[1:])
     assert "lists no model-00001" in texts(examine_foreign(MLX.read_bytes(), None, missing), "failed")
+
+
+def test_the_hash_of_an_alloy_says_nothing_of_weights_that_it_does_not_hash(tmp_path: Path) -> None:
+    """An expected alloy beside weights or code of which it has no hash, in a folder or a repository, is not worth exit code 0."""
+    whole = Expected(file_hash(OLMOE.read_bytes()).hex)
+    (tmp_path / "olmoe.alloy.json").write_bytes(OLMOE.read_bytes())
+    assert examine_foreign(tmp_path / "olmoe.alloy.json", whole, folder=tmp_path).exit_code == 0
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/evil.bin").write_bytes(b"evil")
+    report = examine_foreign(tmp_path / "olmoe.alloy.json", whole, folder=tmp_path)
+    assert (report.exit_code, report.verdict.partition(",")[0]) == (3, "UNSIGNED: nobody signed this folder")
+    assert "sub/evil.bin: no hash in the alloy is of these bytes" in texts(report, "unverified")
+
+    more = listing(lambda files: [*files, HubFile("modeling_evil.py", 5, 40 * "0", None)])
+    report = examine_foreign(MLX.read_bytes(), Expected(file_hash(MLX.read_bytes()).hex), more)
+    assert (report.exit_code, report.verdict.partition(",")[0]) == (3, "UNSIGNED: nobody signed this repository")
+    assert "modeling_evil.py" in texts(report, "unverified")
+
+
+def test_weights_here_are_covered_by_a_hash_over_them(tmp_path: Path) -> None:
+    """By the model's hash, or by the list of files, in the folder or in its `model/`."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/a.safetensors").write_bytes(b"weights")
+    hashed = model_hash([("a.safetensors", Digest.of(b"weights"))])
+    data = edited(OLMOE, lambda value: value["results"]["integrity"].update(modelHash=str(hashed)))
+    (tmp_path / "x.alloy.json").write_bytes(data)
+    assert examine_foreign(tmp_path / "x.alloy.json", Expected(file_hash(data).hex), folder=tmp_path).exit_code == 0
+    (tmp_path / "model/a.safetensors").write_bytes(b"other")
+    assert examine_foreign(tmp_path / "x.alloy.json", Expected(file_hash(data).hex), folder=tmp_path).verdict == "FAILED"
 
 
 def test_a_legacy_hash_is_not_judged_by_a_list() -> None:
@@ -352,3 +381,45 @@ def test_values_of_any_kind_are_survived(key: str, kind: Any) -> None:
     data = edited(EXECUTED, change)
     assert examine_foreign(data, None).exit_code == 3
     hashes(load(data), listing=listing(), folder=ALLOYS)
+
+
+# --- the page --------------------------------------------------------------------------------------------------------------------
+
+
+def table() -> dict[str, list[str]]:
+    """The table of docs/legacy.md: file -> its other cells."""
+    lines = (ROOT / "docs/legacy.md").read_text().partition("| file (`.alloy.json`)")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in rows}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name.removesuffix(".alloy.json"))
+def test_the_page_says_of_every_file_what_it_is_good_for(path: Path) -> None:
+    """Recipe or executed, whether it loads as a recipe and why not, how far it is of the format, and what follows of its hashes."""
+    from stages.errors import RecipeError
+    from stages.recipe import load as load_recipe
+
+    kind, recipe, places, stated = table()[path.name.removesuffix(".alloy.json")]
+    alloy = load(path.read_bytes())
+    assert kind.startswith("executed" if alloy.executed else "recipe")
+    assert int(places) == len(alloy.faults)
+    found = [claim.verdict for claim in hashes(alloy)]
+    assert stated == (", ".join(f"{found.count(word)} {word}" for word in ("equal", "differs", "open") if word in found) or "none")
+    if recipe == "loads":
+        load_recipe(path)
+        return
+    with pytest.raises(RecipeError, match=re.escape(recipe.removeprefix("refused: "))):
+        load_recipe(path)
+
+
+def test_the_page_is_about_all_of_them() -> None:
+    """No file is left out."""
+    assert sorted(table()) == sorted(path.name.removesuffix(".alloy.json") for path in FILES)
+
+
+def test_an_alloy_of_ours_without_its_attestations_says_what_is_missing() -> None:
+    """The statements that its receipt names travel in a file of their own."""
+    data = edited(OLMOE, lambda value: value["receipt"].update(ledger={"entries": []}))
+    row = next(row for row in examine_foreign(data, None).rows if "who says all this" in row.text)
+    assert "names the entries of a ledger" in row.text
+    assert ".attestations.jsonl" in row.hint
