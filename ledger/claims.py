@@ -102,11 +102,13 @@ class Claims:
         self._counting = lookup.sift(self._bundle.entries, policy)[0]
         self._place = self._placed(carried.proof)
         others = [entry for entry in self._bundle.entries if entry.envelope not in {one.envelope for one in self._place}]
-        self.releases = [
-            (one, said)
-            for one, said in publication.counting([*self._place, *others], policy)
-            if said.event == RELEASED and said.alloy[1] == self.digest
-        ]
+        released = [pair for pair in publication.counting([*self._place, *others], policy) if pair[1].event == RELEASED]
+        self.releases = [pair for pair in released if pair[1].alloy[1] == self.digest]
+        for one, said in released:
+            if said.alloy[1] != self.digest:
+                who, what = " and ".join(one.signers), printable(said.alloy[0], 80)
+                text = f"{who} released another {what}: {said.alloy[1]}; here it is {self.digest}"
+                self._problems.append(Row("failed", text, "It was changed since, or its attestations are of another release"))
         self._subjects, self._inputs = self._named()
         if self.counts:
             self._read_results(self._value)
@@ -208,7 +210,9 @@ class Claims:
         covered, settled = set[str](), set[str]()
         if self._value is None:
             return covered, settled
-        unread = {file.path: file for file in present.unread}
+        compared = manifest.compare(self.listed, present, self.vouched) if self.listed else None
+        differing = compared.differing if compared is not None else frozenset[str]()
+        unread = {file.path: file for file in present.unread if file.path not in differing}
         named = self._subjects | self._inputs
         pieces = {file.digest for one in self.trees.values() for file in one.entries if ends(file.path, WEIGHTS)}
         largest_first = sorted(self.trees.items(), key=lambda pair: -len(pair[1].entries))
@@ -239,13 +243,10 @@ class Claims:
                     continue  # a shard of a model is nothing without the rest of it
                 self._matched(file.digest, file.path, f"{file.path}, {file.size:,} bytes{present.how},")
                 covered.add(file.path)
-        if self.listed:
-            found = manifest.compare(self.listed, present, self.vouched)
-            self._files_rows += found.rows
-            covered |= found.equal | found.differing | {path for path in self.listed if path in unread}
-            self._here = [file for file in present.files if file.path in covered - found.differing]
-            return covered, settled
-        self._here = [file for file in present.files if file.path in covered]
+        if compared is not None:
+            self._files_rows += compared.rows
+            covered |= compared.equal | compared.differing | {path for path in self.listed if path in unread}
+        self._here = [file for file in present.files if file.path in covered - differing]
         return covered, settled
 
     def _matched(self, digest: Digest, path: str, what: str) -> None:

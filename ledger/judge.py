@@ -14,11 +14,11 @@ from ledger.report import Row
 from store.tree import Tree
 
 
-def judge(present: Inventory, alloys: Sequence[Claims], signed: frozenset[str] = frozenset()) -> list[Row]:
+def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str] = frozenset(), hint: str = "") -> list[Row]:
     """The findings that no single alloy answers for, after each has looked for its own: every file must be named by one of them.
 
     `present` is without what only carries the proof: alloys, attestations, proofs, signatures. `signed` are paths whose bytes somebody
-    trusted signed in some other way, as in `model.sig`.
+    trusted signed in some other way, as in `model.sig`. `hint` says what may settle the others.
     """
     covered, settled, differing = set(signed), set[str](), set[str]()
     for one in alloys:
@@ -65,5 +65,5 @@ def judge(present: Inventory, alloys: Sequence[Claims], signed: frozenset[str] =
     others = [file.path for file in loose if file.path not in dangers and file.digest not in content]
     others += [file.path for file in dark if file.path not in dangers]
     if others:
-        rows.append(Row("unverified", f"{some(sorted(others))}: named by no attestation"))
+        rows.append(Row("unverified", f"{some(sorted(others))}: named by no attestation", hint))
     return rows

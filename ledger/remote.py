@@ -219,7 +219,8 @@ class _Audit:
         except HubUnreachableError:
             raise
         except HubError as error:
-            return Claims(path, None, self.policy, problems=[Row("failed", f"{path}: {error}", "Ask its owner; the Hub may be at fault")])
+            row = Row("failed", " ".join(str(error).split()), "Ask its owner; the Hub may be at fault")
+            return Claims(path, None, self.policy, problems=[row])
         expected = self.expected if self._about_alloys else None
         return Claims(path, Carried(path, alloy, attestations, placed), self.policy, expected=expected)
 
@@ -293,12 +294,13 @@ class _Audit:
         present = self._inventory(alloys)
         carrying = {companion(one.name, ending) for one in alloys for ending in (ALLOY, ATTESTATIONS, PROOF)} | {SIGNATURE}
         signed, covered = self._model_signature(present) if self.depth.full else ([], frozenset[str]())
+        hint = f"--full reads {SIGNATURE}, which is over every file" if self._has(SIGNATURE) and not self.depth.full else ""
         judged = replace(
             present,
             files=[file for file in present.files if file.path not in carrying],
             unread=[file for file in present.unread if file.path not in carrying],
         )
-        found = judge(judged, alloys, covered)
+        found = judge(judged, alloys, signed=covered, hint=hint)
         for one in alloys:
             rows += one.findings()
         rows += [*signed, *found]
@@ -359,13 +361,16 @@ class _Audit:
         return [replace(row, hint=hint)]
 
     def _wrong_place(self, alloys: Sequence[Claims]) -> list[Row]:
-        """An alloy that was released for another repository: a copy, or a name that looks alike."""
+        """An alloy that was released for another repository, a copy or a name that looks alike; or for none."""
         rows = []
         for one in alloys:
             targets = sorted({said.target for _, said in one.releases})
             if targets and f"hf:{self.source.repo}" not in targets:
                 text = f"{one.name} was released at {some(targets)}, and this is hf:{self.source.repo}: a copy by whoever owns that name"
                 rows.append(Row("failed", text, f"Audit {targets[0]}; or download this one and verify the folder"))
+            elif one.counts and not targets:
+                text = f"whether {one.name} was meant to be here as it is: nobody trusted signed a release of it"
+                rows.append(Row("unverified", text, "--expect sha256:HEX, from whoever published it, settles its bytes"))
         return rows
 
     def _hub_hashes(self, listed: Mapping[str, Listed]) -> list[Row]:
@@ -461,7 +466,7 @@ class _Audit:
         except HubUnreachableError:
             raise
         except HubError as error:
-            return [Row("failed", f"{file.path}: {error}", "The Hub serves other bytes than it lists; do not use them, and tell its owner")]
+            return [Row("failed", f"{file.path}: {' '.join(str(error).split())}", "Tell its owner; another copy may be good")]
 
     def _model_signature(self, present: Inventory) -> tuple[list[Row], frozenset[str]]:
         """What `model.sig` proves, and which files it covers; nothing when a key of the policy did not make it."""
@@ -480,8 +485,8 @@ class _Audit:
         rows = oms.compare(signed, here, passed_over=[SIGNATURE, *over])
         who = next(name for key, name in keys.items() if key == signed.key)
         named = tuple(replace(row, text=row.text.replace(signed.key.short, who)) for row in rows)
-        equal = frozenset(path for path, digest in here.items() if signed.files.get(path) == digest)
-        return list(named), equal
+        equal = {path for path, digest in here.items() if signed.files.get(path) == digest}
+        return list(named), frozenset(equal | set(over))  # what no signature covers is among the rows
 
     # the end
 
@@ -530,7 +535,7 @@ class _Audit:
         return Report(target, tuple(every), subjects, inputs, self._levels())
 
     def _all_read(self, one_file: str | None) -> bool:
-        return one_file in self.hashed if one_file is not None else len(self.hashed) == len(self.listing.files)
+        return self.depth.full or (one_file is not None and one_file in self.hashed)
 
     def _levels(self) -> tuple[str, ...]:
         if self.depth.full:

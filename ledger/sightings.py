@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ledger.errors import LogError
-from ledger.inventory import some
+from ledger.inventory import ALLOY, some
 from ledger.report import Row
 from store import canonical, files
 from store.errors import CanonicalError, NotFoundError, PathError
@@ -35,6 +35,7 @@ class Sighting:
         seen_on: when, UTC.
         files: path -> git's id.
         commits: what the revision was at in earlier audits, oldest first.
+        replaced: git's ids of the alloys that were there in earlier audits and are not any more.
     """
 
     commit: str
@@ -43,6 +44,7 @@ class Sighting:
     seen_on: str
     files: Mapping[str, str]
     commits: tuple[str, ...]
+    replaced: tuple[str, ...]
 
 
 class Sightings:
@@ -69,11 +71,11 @@ class Sightings:
         """What was seen last; None when nothing was, or it cannot be read."""
         try:
             value = canonical.loads(files.read_small(self.file(repo, revision), MAX_BYTES))
-            commits, listed = value["commits"], value["files"]
-            if not isinstance(listed, dict) or not isinstance(commits, list):
+            commits, listed, replaced = value["commits"], value["files"], value["replaced"]
+            if not isinstance(listed, dict) or not isinstance(commits, list) or not isinstance(replaced, list):
                 return None
             commit, created, identity, seen_on = (str(value[name]) for name in ("commit", "created", "identity", "seenOn"))
-            return Sighting(commit, created, identity, seen_on, listed, tuple(map(str, commits)))
+            return Sighting(commit, created, identity, seen_on, listed, tuple(map(str, commits)), tuple(map(str, replaced)))
         except (NotFoundError, PathError, CanonicalError, KeyError, TypeError):
             return None
 
@@ -84,6 +86,8 @@ class Sightings:
             LogError: it cannot be written.
         """
         last = self.last(listing.repo, revision)
+        oids = {file.oid for file in listing.files}
+        gone = [] if last is None else [oid for path, oid in last.files.items() if path.endswith(ALLOY) and oid not in oids]
         earlier = [] if last is None else [*last.commits, *([last.commit] if last.commit != listing.commit else [])]
         value = {
             "commit": listing.commit,
@@ -91,6 +95,7 @@ class Sightings:
             "created": listing.created,
             "files": {file.path: file.oid for file in listing.files},
             "identity": listing.identity,
+            "replaced": [*(last.replaced if last is not None else ()), *gone][-_COMMITS:],
             "repo": listing.repo,
             "seenOn": seen_on,
         }
@@ -123,6 +128,10 @@ def since(last: Sighting, now: Listing, revision: str, file: Path) -> list[Row]:
         return [Row("proven", f"{revision} is where it was in {when}: commit {now.commit}", aside=True)]
     if now.commit in last.commits:
         text = f"{revision} is back at commit {now.commit}, which {last.commit} had replaced before {when}: an older revision is served"
+        return [Row("failed", text, f"If its owner took the newer one back, delete {file} and audit again")]
+    back = [one.path for one in now.files if one.oid in last.replaced and one.path.endswith(ALLOY)]
+    if back:
+        text = f"{some(back)} is again one that had been replaced before {when}: an older publication is served"
         return [Row("failed", text, f"If its owner took the newer one back, delete {file} and audit again")]
     files_now = {one.path: one.oid for one in now.files}
     parts = []

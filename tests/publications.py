@@ -56,26 +56,30 @@ class Published:
     @property
     def alloy(self) -> Digest:
         """Of the alloy file: what the QR says."""
-        return Digest.of(self.files["tiny.alloy.json"])
+        return Digest.of(next(data for path, data in self.files.items() if path.endswith(".alloy.json")))
 
 
 def publish(
     folder: Path,
     *,
+    name: str = "tiny",
     signer: str = "alice",
     target: str = REPO,
     released: bool = True,
     change: Callable[[dict[str, Any]], object] = lambda alloy: None,
     more: Mapping[str, bytes] | None = None,
 ) -> Published:
-    """Make one; `change` edits the alloy before it is released, and `more` are further files that it lists."""
+    """Make one; `change` edits the alloy before it is released, and `more` are further files that it lists.
+
+    One that is not released is what a run leaves beside its models: its alloy lists the weights alone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     log, store = unsafe_log(folder, signer=signer), MemoryCas()
     gguf = bytes(range(256)) * (3 * CHUNK_BYTES // 256) + b"the end"
     files = {GGUF: gguf, CONFIG: b'{"model_type": "tiny"}\n', "model.safetensors": b"pruned weights", **(more or {})}
     (folder / "model").mkdir()
-    for name in (CONFIG, "model.safetensors"):
-        (folder / "model" / name).write_bytes(files[name])
+    for path in (CONFIG, "model.safetensors"):
+        (folder / "model" / path).write_bytes(files[path])
     base, model, made = store.put(b"base"), tree.import_folder(store, folder / "model"), store.put(gguf)
     prune = Action("expert-prune", 1, {"keep": 6}, {"model": base})
     quant = Action("gguf-quantize", 1, {"type": "Q4_K_M"}, {"model": model})
@@ -83,14 +87,16 @@ def publish(
     log.append([statement.make({"gguf": made}, EVALUATION, METRICS)], ["evaluation"])
     lines, receipt = bundle.export(log, [model, made], store=store)
     (folder / "out").mkdir()
-    for name, data in files.items():
-        (folder / "out" / name).write_bytes(data)
-    weights = {name: folder / "out" / name for name in files if name.endswith((".gguf", ".safetensors"))}
-    files["tiny.chunks"] = chunks_of(weights)
-    (folder / "out/tiny.chunks").write_bytes(files["tiny.chunks"])
-    hashes = file_hashes({name: folder / "out" / name for name in files}, lfs=lambda name, size: is_lfs(name, files[name]))
+    for path, data in files.items():
+        (folder / "out" / path).write_bytes(data)
+    weights = {path: folder / "out" / path for path in files if path.endswith((".gguf", ".safetensors"))}
+    if released:
+        files[f"{name}.chunks"] = chunks_of(weights)
+        (folder / "out" / f"{name}.chunks").write_bytes(files[f"{name}.chunks"])
+    listed = {path: folder / "out" / path for path in files} if released else weights
+    hashes = file_hashes(listed, lfs=lambda path, size: is_lfs(path, files[path]))
     value: dict[str, Any] = {
-        "name": "tiny",
+        "name": name,
         "version": "1.0.0",
         "results": {
             "completedAt": "2023-11-14T22:13:21Z",
@@ -101,26 +107,26 @@ def publish(
             "benchmarks": [{"subject": "gguf", "digest": str(made), "entry": 2, **METRICS}],
             "integrity": {
                 "fileHashes": hashes,
-                "modelHash": str(model_hash([(name, Digest.of(files[name])) for name in weights])),
+                "modelHash": str(model_hash([(path, Digest.of(files[path])) for path in weights])),
                 "trustLevel": "self-attested",
             },
         },
         "receipt": {"publications": [], "ledger": receipt},
     }
     change(value)
-    files["tiny.alloy.json"] = json.dumps(value, indent=2).encode()
+    files[f"{name}.alloy.json"] = json.dumps(value, indent=2).encode()
     if released:
         release = Publication(
             event="released",
             target=f"hf:{target}",
-            name="tiny",
+            name=name,
             version="1.0.0",
-            alloy=("tiny.alloy.json", Digest.of(files["tiny.alloy.json"])),
+            alloy=(f"{name}.alloy.json", Digest.of(files[f"{name}.alloy.json"])),
         )
         (entry,) = log.append([release.payload()], [release.line()])
         lines.append(entry.envelope)
-        files["tiny.tlog-proof"] = Proof.of(log, entry.number).to_text()
-    files["tiny.attestations.jsonl"] = b"".join(line + b"\n" for line in lines)
-    files["README.md"] = b"# tiny\n"
-    files["model.sig"] = oms.sign({name: Digest.of(data) for name, data in files.items()}, MODEL_KEY, name="tiny")
+        files[f"{name}.tlog-proof"] = Proof.of(log, entry.number).to_text()
+    files[f"{name}.attestations.jsonl"] = b"".join(line + b"\n" for line in lines)
+    files["README.md"] = b"# A tiny model\n"
+    files["model.sig"] = oms.sign({path: Digest.of(data) for path, data in files.items()}, MODEL_KEY, name=name)
     return Published(files, log, store)
