@@ -29,8 +29,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "why": ("cli.why:why", "Why an action ran or must run, field by field"),
     "compare": ("cli.compare:compare", "The evaluated models of several recipes in one table"),
     "export": ("cli.export:export", "Models and files out of the store"),
+    "publish": ("cli.publish:publish", "A model with its card and its proof to the Hub, in one commit"),
     "init": ("cli.init:init", "A ledger, a key and a policy; the first run does it too"),
-    "key": ("cli.keys:key", "Your keys, and their public forms"),
+    "key": ("cli.keys:key", "Your keys, and whom the policy trusts"),
+    "witness": ("cli.witness:witness", "Sign that a log was seen, now and whole"),
     "pin": ("cli.pin:pin", "Keep an object whatever happens"),
     "unpin": ("cli.pin:unpin", "Let go of a pin"),
     "gc": ("cli.gc:gc", "Delete what nothing needs, after showing it"),
@@ -38,6 +40,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "version": ("cli.version:version", "The version"),
 }
 """Name -> where the command is, and what the list of commands says about it."""
+
+KEY_COMMANDS = ("new", "import", "list", "export", "rotate", "revoke", "trust")
+"""Of `ledger key`; named here so that its module is imported only when it is called."""
 
 
 class Commands(click.Group):
@@ -86,7 +91,7 @@ def app(context: click.Context, ledger: Path | None, json: bool, show_version: b
     """
     # `ledger --json status` means `ledger status --json`.
     given = {name: value for name, value in (("ledger", ledger), ("json", json)) if value}
-    context.default_map = {name: given for name in COMMANDS} | {"key": {name: given for name in ("new", "list", "export")}}
+    context.default_map = {name: given for name in COMMANDS} | {"key": {name: given for name in KEY_COMMANDS}}
     if context.invoked_subcommand is not None:
         return 0
     if show_version:

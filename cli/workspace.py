@@ -172,15 +172,16 @@ class Workspace:
         """
         from ledger.keys import KeyStore
 
-        keys = KeyStore.default()
-        if name is None:
-            name = self._own_key(keys)
-        return unlock(keys, name)
+        return unlock(KeyStore.default(), name if name is not None else self.own_key())
 
-    def _own_key(self, keys: KeyStore) -> str:
+    def own_key(self) -> str:
+        """The name of the key that signs here when none is named; as `signer`."""
+        from ledger.keys import KeyStore
+
+        keys = KeyStore.default()
         own = [(name, public) for name, public, _ in keys.list()]
         where = place(self.folder / POLICY)
-        names = self._signing(own) or self._signing(agent_keys())
+        names = [name for name, _ in self.own_keys()]
         if len(names) == 1:
             return names[0]
         if names:
@@ -195,18 +196,18 @@ class Workspace:
             f"none of your keys ({listed}) is trusted by {where} to sign on; `ledger key trust NAME NAME` trusts one, or say --key NAME"
         )
 
-    def _signing(self, own: Iterable[tuple[str, PublicKey]]) -> list[str]:
-        """Those of some keys with which this ledger goes on: Ed25519, trusted, not retired; where some may sign a log, only these."""
+    def own_keys(self) -> list[tuple[str, PublicKey]]:
+        """One's own keys with which this ledger goes on: those in files, else those of the ssh-agent."""
+        from ledger.keys import KeyStore
+
+        return self._signing((name, public) for name, public, _ in KeyStore.default().list()) or self._signing(agent_keys())
+
+    def _signing(self, own: Iterable[tuple[str, PublicKey]]) -> list[tuple[str, PublicKey]]:
+        """Those of some keys that may sign a log here: Ed25519, trusted for more than named artifacts, and not retired."""
         from ledger.keys import ED25519
 
-        named = {public: name for name, public in self.written.keys.items()}
-        usable = {
-            name: named[public]
-            for name, public in own
-            if public in named and public.algorithm == ED25519 and not self.written.retired(named[public])
-        }
-        logs = [name for name, called in usable.items() if called in self.written.log_keys]
-        return logs or list(usable)
+        logs = {public for name, public in self.written.log_keys.items() if not self.written.retired(name)}
+        return [(name, public) for name, public in own if public in logs and public.algorithm == ED25519]
 
 
 def unlock(keys: KeyStore, name: str) -> Signer:
@@ -225,7 +226,7 @@ def unlock(keys: KeyStore, name: str) -> Signer:
             raise UsageError(f"there is no ssh-agent ($SSH_AUTH_SOCK is not set), so {name} cannot sign")
         return agent.find(name)
     encrypted = any(known == name and locked for known, _, locked in keys.list())
-    return keys.load(name, _passphrase(f"passphrase of the key {name}: ") if encrypted else None)
+    return keys.load(name, ask_passphrase(f"passphrase of the key {name}: ") if encrypted else None)
 
 
 def agent_keys() -> list[tuple[str, PublicKey]]:
@@ -242,7 +243,8 @@ def agent_keys() -> list[tuple[str, PublicKey]]:
         return []
 
 
-def _passphrase(prompt: str) -> str | None:
+def ask_passphrase(prompt: str) -> str | None:
+    """`$LEDGER_PASSPHRASE`, else what the person at the terminal types; None when there is nobody."""
     given = os.environ.get("LEDGER_PASSPHRASE")
     if given:
         return given

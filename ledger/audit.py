@@ -115,6 +115,7 @@ class _Audit:
         """Forget what was found in the entries, and judge them by this policy."""
         self._policy = policy
         self._events: list[Entry] = []
+        self._ignored_events: list[tuple[int, str]] = []
         self._signed_by: Counter[str] = Counter()
         self._strangers = 0
         self._first_stranger = (0, "")
@@ -139,8 +140,9 @@ class _Audit:
         if narrowed is not self._given:
             self._begin(narrowed)
             self._walk(repository, commits)
-        self._report(head, len(commits))
-        self.rows += standing.rows(self._given, standing.cuts(self._given, self._events))
+        cuts = standing.cuts(self._given, self._events)
+        self._report(head, len(commits), cuts)
+        self.rows += standing.rows(self._given, cuts)
         self._contradictions()
         self._signatures(repository, [oid for oid, _ in commits])
         self._memory()
@@ -240,6 +242,9 @@ class _Audit:
         return key
 
     def _pass_over(self, entry: Entry, reason: VerificationError) -> Digest | None:
+        if self._events and self._events[-1] is entry:  # a key may say of itself that it counts no more
+            self._ignored_events.append((entry.number, str(reason)))
+            return None
         if not self._strangers:
             self._first_stranger = entry.number, str(reason)
         self._strangers += 1
@@ -248,7 +253,7 @@ class _Audit:
         except (VerificationError, StoreError):
             return None
 
-    def _report(self, head: str, count: int) -> None:
+    def _report(self, head: str, count: int, cuts: Sequence[standing.Cut]) -> None:
         for number, fault in self._faults[:_SHOWN]:
             self.rows.append(Row("failed", f"entry {number}: {fault}", _RESTORE, number))
         if len(self._faults) > _SHOWN:
@@ -265,6 +270,11 @@ class _Audit:
             self.rows.append(Row("proven", f"envelopes are signed by keys that {self._policy.source} trusts: {who}"))
         if self._first_of:
             self.rows.append(Row("proven", f"{len(self._first_of):,} action keys follow from their statements"))
+        heard = {cut.entry for cut in cuts}
+        for number, reason in self._ignored_events:
+            if number not in heard:
+                self._first_stranger = min(self._first_stranger, (number, reason)) if self._strangers else (number, reason)
+                self._strangers += 1
         if self._strangers:
             number, reason = self._first_stranger
             count_text = "1 entry counts" if self._strangers == 1 else f"{self._strangers:,} entries count"

@@ -212,7 +212,8 @@ def rows(log: Log, policy: Policy, *, now: float | None = None) -> list[Row]:
     seen = f"{_names(by)} saw this log at {size:,} entries, {_ago(max(one.time for one in by), now)}"
     told.append(Row("proven", f"{seen}, and it was the same", aside=True))
     if size < log.size:
-        told.append(Row("unverified", f"the {log.size - size:,} entries since then: no witness has seen them yet", aside=True))
+        since = "the entry" if log.size - size == 1 else f"the {log.size - size:,} entries"
+        told.append(Row("unverified", f"{since} since then: no witness has seen it yet", aside=True))
     return told
 
 

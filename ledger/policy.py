@@ -339,6 +339,18 @@ def _sorted_out(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, .
     return frozenset(patterns) - frozenset(globs), globs
 
 
+def age(text: str) -> int:
+    """Seconds of a text like `30d`, `12h`, `90min` or `45s`.
+
+    Raises:
+        PolicyError: it is no such text.
+    """
+    match = _AGE.match(text)
+    if match is None:
+        raise PolicyError("maxAge", f"a whole number and s, min, h or d, like 30d; got {text!r}")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
 # --- the starting text ---------------------------------------------------------------------------------------------------------
 
 _START = """\
@@ -498,14 +510,13 @@ class _Reader:
         for name in names:
             if known.keys[name].algorithm != ED25519:
                 raise self._error(fields["witnesses"], f"{name} is {known.keys[name].algorithm}; a witness signs with an Ed25519 key")
-        age = None
+        most = None
         if "maxAge" in fields:
-            text = self._text(fields["maxAge"], "maxAge")
-            match = _AGE.match(text)
-            if match is None:
-                raise self._error(fields["maxAge"], f"maxAge is a whole number and s, min, h or d, like 30d; got {text!r}")
-            age = int(match[1]) * _SECONDS[match[2]]
-        return Witnesses(names, threshold, age)
+            try:
+                most = age(self._text(fields["maxAge"], "maxAge"))
+            except PolicyError as error:
+                raise self._error(fields["maxAge"], str(error)) from error
+        return Witnesses(names, threshold, most)
 
     def _some_of(self, fields: Mapping[str, Node], label: str, what: str, known: Policy) -> tuple[tuple[str, ...], int]:
         """Names of keys, and how many of their holders are enough."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ledger.errors import PolicyError
 from ledger.keys import PublicKey
-from ledger.policy import Policy, Rule, Span, yaml_word
+from ledger.policy import Policy, Rule, Span, Witnesses, yaml_word
 
 if TYPE_CHECKING:
     from yaml import Node
@@ -53,7 +53,16 @@ def end_key(text: str, name: str, *, until: int) -> str:
     return _checked(_put(text, value.start_mark.index, _end(value), shown), wanted, f"{name}: {shown}")
 
 
-def add_key(text: str, name: str, public: PublicKey, *, first: int = 0, replaces: str | None = None, rule: Rule | None = None) -> str:
+def add_key(
+    text: str,
+    name: str,
+    public: PublicKey,
+    *,
+    first: int = 0,
+    replaces: str | None = None,
+    rule: Rule | None = None,
+    witness: Witnesses | None = None,
+) -> str:
     """The policy with one more key.
 
     Args:
@@ -63,6 +72,7 @@ def add_key(text: str, name: str, public: PublicKey, *, first: int = 0, replaces
         first: the first entry at which it counts.
         replaces: the older key of the same holder; the new one joins every rule, and the witnesses, where that one stands.
         rule: a rule of its own, its `keys` being this name.
+        witness: it is a witness; what `checkpoints` says when the policy has none yet.
 
     Raises:
         PolicyError: the name or the key is there already, or the text is of a form that is not edited here.
@@ -77,15 +87,21 @@ def add_key(text: str, name: str, public: PublicKey, *, first: int = 0, replaces
         keys={**before.keys, name: public},
         spans={**before.spans, name: Span(first)} if len(fields) > 1 else before.spans,
         replaces={**before.replaces, name: replaces} if replaces else before.replaces,
-        rules=tuple(_joined(one, name, replaces) for one in before.rules) + ((rule,) if rule is not None else ()),
+        rules=tuple(replace(one, keys=_joined(one.keys, name, replaces)) for one in before.rules) + ((rule,) if rule is not None else ()),
     )
-    if replaces and before.checkpoints is not None and replaces in before.checkpoints.names:
-        wanted = replace(wanted, checkpoints=replace(before.checkpoints, names=(*before.checkpoints.names, name)))
-    edited = _add_to_mapping(text, "keys", entry)
+    if before.checkpoints is not None:
+        names = _joined(before.checkpoints.names, name, replaces)
+        names = (*names, name) if witness is not None and name not in names else names
+        wanted = replace(wanted, checkpoints=replace(before.checkpoints, names=names))
+    elif witness is not None:
+        wanted = replace(wanted, checkpoints=witness)
+    edited = _add_to_mapping(text, "keys", entry, replaces)
     if replaces:
         edited = _join_lists(edited, name, replaces)
     if rule is not None:
         edited = _add_rule(edited, rule)
+    if witness is not None:
+        edited = _add_witness(edited, name, witness)
     return _checked(edited, wanted, entry)
 
 
@@ -113,8 +129,9 @@ def save(path: Path, change: Callable[[str], str]) -> tuple[str, str]:
     return before, after
 
 
-def _joined(rule: Rule, name: str, beside: str | None) -> Rule:
-    return replace(rule, keys=(*rule.keys, name)) if beside in rule.keys else rule
+def _joined(names: tuple[str, ...], name: str, beside: str | None) -> tuple[str, ...]:
+    """Names with one more, behind the one that it replaces; as they are when that is not among them."""
+    return tuple(one for old in names for one in ((old, name) if old == beside else (old,)))
 
 
 # --- the text ------------------------------------------------------------------------------------------------------------------
@@ -166,26 +183,23 @@ def _flow(fields: dict[str, Any], text: str) -> str:
     return "{" + ", ".join(f"{_word(name, text)}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()) + "}"
 
 
-def _append(text: str, node: Node, item: str, dash: str = "") -> str:
-    """One more item behind the last one of a list or mapping, in the form that it has."""
+def _append(text: str, node: Node, item: str, *, dash: str = "", after: str | None = None) -> str:
+    """One more item in a list or mapping, in the form that it has: behind the one named `after`, else behind the last one."""
     if not node.value:
         return _put(text, node.start_mark.index, _end(node), f"{text[node.start_mark.index]}{item}{text[_end(node) - 1]}")
+    pairs = [one if isinstance(one, tuple) else (one, one) for one in node.value]
+    start, last = next((pair for pair in pairs if pair[0].value == after), pairs[-1])
     if _is_flow(node):
-        last = node.value[-1]
-        at = _end(last[1] if isinstance(last, tuple) else last)
-        return _put(text, at, at, f", {item}")
-    last = node.value[-1]
-    start = (last[0] if isinstance(last, tuple) else last).start_mark
-    column = start.column - len(dash)
-    at = _line_end(text, _end(node))
-    return _put(text, at, at, f"\n{' ' * column}{dash}{item}")
+        return _put(text, _end(last), _end(last), f", {item}")
+    at = _line_end(text, _end(last))
+    return _put(text, at, at, f"\n{' ' * (start.start_mark.column - len(dash))}{dash}{item}")
 
 
-def _add_to_mapping(text: str, label: str, item: str) -> str:
+def _add_to_mapping(text: str, label: str, item: str, after: str | None) -> str:
     top = _compose(text)
     if all(key.value != label for key, _ in _items(top)):
         return _append(text, top, f"{_word(label, text)}: {{{item}}}")
-    return _append(text, _value(top, label), item)
+    return _append(text, _value(top, label), item, after=after)
 
 
 def _join_lists(text: str, name: str, beside: str) -> str:
@@ -201,7 +215,7 @@ def _join_lists(text: str, name: str, beside: str) -> str:
         ]
         if not waiting or done > len(lists):
             return text
-        text = _append(text, waiting[0], _word(name, text), "- ")
+        text = _append(text, waiting[0], _word(name, text), dash="- ", after=beside)
         done += 1
 
 
@@ -216,7 +230,16 @@ def _add_rule(text: str, rule: Rule) -> str:
     top = _compose(text)
     if not _has(top, "rules"):
         return _append(text, top, f"{_word('rules', text)}: [{item}]")
-    return _append(text, _value(top, "rules"), item, "- ")
+    return _append(text, _value(top, "rules"), item, dash="- ")
+
+
+def _add_witness(text: str, name: str, witness: Witnesses) -> str:
+    top = _compose(text)
+    if _has(top, "checkpoints"):
+        names = _value(_value(top, "checkpoints"), "witnesses")
+        return text if any(one.value == name for one in names.value) else _append(text, names, _word(name, text), dash="- ")
+    fields: dict[str, Any] = {"witnesses": [name]} | ({"maxAge": f"{witness.max_age_s}s"} if witness.max_age_s is not None else {})
+    return _append(text, top, f"{_word('checkpoints', text)}: {_flow(fields, text)}")
 
 
 def _checked(text: str, wanted: Policy, by_hand: str) -> str:

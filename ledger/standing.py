@@ -37,7 +37,7 @@ class Cut:
 
     Attributes:
         entry: of the event; `UNPLACED` when its place is not proven.
-        name: of the key in the policy. by: names of who said so.
+        name: of the key in the policy. by: names of who said so. successor: the policy's name for that key, or its short form; or nothing.
         until: the key's signatures count up to the entry before.
         new: whether the policy did not say so already.
     """
@@ -46,16 +46,21 @@ class Cut:
     event: KeyEvent
     name: str
     by: tuple[str, ...]
+    successor: str
     until: int
     new: bool
 
     @property
     def sentence(self) -> str:
-        """`alice was superseded by ed25519:7Qx2.. from entry 13 on (entry 12, said by alice)`."""
-        what = f"superseded by {self.event.successor.short}" if self.event.successor is not None else "revoked"
+        """`alice was superseded by alice-2 from entry 13 on (entry 12, said by alice)`."""
         place = "its place is not proven" if self.entry == UNPLACED else f"entry {self.entry}"
         reason = f": {self.event.reason!r}" if self.event.reason else ""
-        return f"{self.name} was {what} from entry {self.until} on ({place}, said by {' and '.join(self.by)}{reason})"
+        return f"{self.name} was {self.what} from entry {self.until} on ({place}, said by {' and '.join(self.by)}{reason})"
+
+    @property
+    def what(self) -> str:
+        """`revoked`, or `superseded by alice-2`."""
+        return f"superseded by {self.successor}" if self.successor else "revoked"
 
 
 def of(log: Log, policy: Policy) -> Policy:
@@ -126,7 +131,9 @@ def _cut_of(entry: Entry, by: tuple[str, ...], standing: Policy) -> Cut | None:
         return None
     until = event.from_entry if entry.number == UNPLACED else min(event.from_entry, entry.number + 1)
     now = standing.spans.get(name, Span()).until
-    return Cut(entry.number, event, name, by, until, now is None or until < now)
+    heir = event.successor
+    successor = "" if heir is None else next((known for known, key in standing.keys.items() if key == heir), heir.short)
+    return Cut(entry.number, event, name, by, successor, until, now is None or until < now)
 
 
 def _cut(policy: Policy, found: Iterable[Cut]) -> Policy:
@@ -134,9 +141,8 @@ def _cut(policy: Policy, found: Iterable[Cut]) -> Policy:
     spans = dict(policy.spans)
     for cut in found:
         if cut.new:
-            what = f"superseded by {cut.event.successor.short}" if cut.event.successor is not None else "revoked"
             place = "" if cut.entry == UNPLACED else f" at entry {cut.entry}"
-            spans[cut.name] = Span(spans.get(cut.name, Span()).first, cut.until, what + place)
+            spans[cut.name] = Span(spans.get(cut.name, Span()).first, cut.until, cut.what + place)
     return replace(policy, spans=spans) if spans != policy.spans else policy
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from cli.errors import exit_code
-from cli.main import COMMANDS, help_texts, main
+from cli.main import COMMANDS, KEY_COMMANDS, help_texts, main
 from ledger.errors import PassphraseError, PolicyError, RewrittenError, SignatureError
 from stages.errors import InputError, RecipeError
 from store.errors import CorruptError, NotFoundError
@@ -101,7 +101,7 @@ def test_help_is_complete_and_stable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _commands(name: str) -> list[str]:
-    return [f"ledger {name}", *([f"ledger key {sub}" for sub in ("export", "list", "new")] if name == "key" else [])]
+    return [f"ledger {name}", *([f"ledger key {sub}" for sub in sorted(KEY_COMMANDS)] if name == "key" else [])]
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:

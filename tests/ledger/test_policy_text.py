@@ -89,7 +89,7 @@ def test_a_successor_of_a_witness_is_one() -> None:
     """And the threshold counts both once."""
     text = FLOW + "\ncheckpoints: {witnesses: [alice, bob], threshold: 2, maxAge: 30d}\n"
     changed = Policy.parse(add_key(text, "alice-2", CAROL, first=7, replaces="alice"))
-    assert changed.checkpoints == Witnesses(("alice", "bob", "alice-2"), 2, 30 * 86_400)
+    assert changed.checkpoints == Witnesses(("alice", "alice-2", "bob"), 2, 30 * 86_400)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_policy_that_trusts_nobody_gets_its_first_key(text: str) -> None:
 def test_names_that_yaml_reads_otherwise_are_quoted() -> None:
     """A key called `no`, or a number."""
     policy = Policy.parse(add_key(add_key(BLOCK, "no", CAROL, replaces="bob"), "12", UnsafeSigner("x").public, rule=Rule(("12",))))
-    assert policy.rules[1].keys == ("bob", "alice", "no")
+    assert policy.rules[1].keys == ("bob", "no", "alice")
     assert policy.rules[2].keys == ("12",)
 
 
