@@ -183,10 +183,21 @@ def _trusts(policy: Policy) -> tuple[str, ...]:
     """A line for each rule."""
     lines = []
     for rule in policy.rules:
-        who = " and ".join(rule.keys) if rule.threshold == len(rule.keys) else f"{rule.threshold} of {', '.join(rule.keys)}"
+        names = [name + _until(policy, name) for name in rule.keys]
+        all_of = rule.threshold == policy.holders(rule.keys)
+        who = " and ".join(names) if all_of else f"{rule.threshold} of {', '.join(names)}"
         what = "everything" if rule.stages == rule.artifacts == ("*",) and rule.predicates is None else _scope(rule.stages, rule.artifacts)
         lines.append(f"{who} for {what}")
     return tuple(lines)
+
+
+def _until(policy: Policy, name: str) -> str:
+    span = policy.spans.get(name)
+    if span is None or (span.first == 0 and span.until is None):
+        return ""
+    parts = [f"from entry {span.first}"] if span.first else []
+    parts += [f"until {span.until}" if parts else f"until entry {span.until}"] if span.until is not None else []
+    return f" ({' '.join(parts)})"
 
 
 def _scope(stages: Sequence[str], artifacts: Sequence[str]) -> str:
