@@ -127,12 +127,12 @@ def read_one(path: Path) -> str:
 
 def _on_white(picture: Image) -> Image:
     """Grey, with white where it is transparent."""
-    if picture.mode in ("L", "1"):
+    if not picture.has_transparency_data:
         return picture.convert("L")
     from PIL import Image
 
-    layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("L")
+    grey, opacity = picture.convert("LA").split()
+    return Image.composite(grey, Image.new("L", grey.size, 255), opacity)
 
 
 def _texts(path: Path) -> tuple[str, ...]:

@@ -105,6 +105,8 @@ def test_codes_are_read_from_pictures_as_people_take_them(text: str, tmp_path: P
         "inverted.png": plain.point(lambda value: 255 - value),
         "colour.webp": plain.convert("RGB"),
         "glass.png": glass,
+        "grey.png": Image.merge("LA", (Image.new("L", plain.size), glass.getchannel("A"))),
+        "two.png": plain.convert("1"),
         "photo.png": photo,
     }
     for name, image in versions.items():
