@@ -85,6 +85,7 @@ class Run:
     Attributes:
         id: its file's name; state: running, done or failed, as the run wrote it last.
         pid: the process, while it runs. outputs: recipe stage -> output name -> digest, once it is done.
+        alloy: where it wrote its alloy.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Run:
     outputs: Mapping[str, Mapping[str, Digest]]
     roots: tuple[Digest, ...]
     counts: Mapping[str, int]
+    alloy: Path | None = None
 
 
 def runs(folder: Path) -> list[Run]:
@@ -116,6 +118,7 @@ def _read_run(file: Path) -> Run | None:
         return Run(
             file.stem, str(value["recipe"]), str(value["state"]), str(value.get("startedOn", "")),
             pid if isinstance(pid, int) else None, outputs, roots, counts,
+            next((Path(name) for name in _mapping(value.get("wrote")) if str(name).endswith(".alloy.json")), None),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None

@@ -223,8 +223,8 @@ class Hub(Protocol):
         """
         ...
 
-    def commit(self, repo: str, files: Mapping[str, Path | bytes], *, parent: str, message: str) -> str:
-        """Add or replace files on `main` in one commit, which is there as a whole or not at all; gives its id.
+    def commit(self, repo: str, files: Mapping[str, Path | bytes], *, parent: str, message: str, delete: Sequence[str] = ()) -> str:
+        """Add, replace and delete files on `main` in one commit, which is there as a whole or not at all; gives its id.
 
         Raises:
             HubConflictError: `main` is not at `parent`. PathError: a name that must not be published.
@@ -446,18 +446,19 @@ class HfHub:
         with self._api_faults(repo, "create the repository", parent=""):
             HfApi(endpoint=self.endpoint, token=self._token).create_repo(check_repo(repo), private=private)
 
-    def commit(self, repo: str, files: Mapping[str, Path | bytes], *, parent: str, message: str) -> str:
+    def commit(self, repo: str, files: Mapping[str, Path | bytes], *, parent: str, message: str, delete: Sequence[str] = ()) -> str:
         """See `Hub.commit`."""
-        from huggingface_hub import CommitOperationAdd, HfApi
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-        check_names(list(files))
-        additions = [
+        check_names([*files, *delete])
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(content) if isinstance(content, Path) else content)
             for path, content in sorted(files.items())
         ]
+        operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(delete)]
         with self._api_faults(repo, "commit", parent=_commit(parent)):
             api = HfApi(endpoint=self.endpoint, token=self._token)
-            made = api.create_commit(check_repo(repo), additions, commit_message=message, parent_commit=parent)
+            made = api.create_commit(check_repo(repo), operations, commit_message=message, parent_commit=parent)
         return _commit(str(made.oid))
 
     @contextmanager

@@ -113,6 +113,7 @@ class Table:
 
     Attributes:
         dataset: its name in the recipe; digest: hex SHA-256. scored: tokens. context: tokens of a chunk. toolchains: what measured.
+        notes: what the runs were warned of.
     """
 
     dataset: str
@@ -122,6 +123,7 @@ class Table:
     chunks: int
     toolchains: tuple[str, ...]
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +174,7 @@ class Loads:
 
     Attributes:
         what: the file's name, or `the folder`. how: `forward`, `counted` or `tokens` (`stages.load_check`). by: what loaded it.
-        parameters: as counted there. architecture: class or architecture.
+        parameters: as counted there. architecture: class or architecture. source: None when it was not recorded (a preview).
     """
 
     what: str
@@ -180,7 +182,7 @@ class Loads:
     by: str
     parameters: int
     architecture: str
-    source: Source
+    source: Source | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +227,7 @@ class Facts:
         repo: `org/name`. alloy: file name of the alloy. alloy_digest: hex SHA-256 of it. verify_url: what the QR holds.
         log: origin of the log, and how many entries it had when this was released. release: entry of the release.
         keys: name -> public text of the keys that signed anything here; model_key: of `model.sig`, None when there is none.
+        proof_qr: whether the proof of the release fits into a QR, and so is one.
         pictures: path in the repository -> what it shows.
     """
 
@@ -253,6 +256,7 @@ class Facts:
     release: int | None
     keys: Mapping[str, str]
     model_key: str | None
+    proof_qr: bool
     pictures: Mapping[str, str]
 
 
@@ -369,13 +373,18 @@ def _metric(kind: str, value: float, name: str) -> dict[str, Any]:
 def _qr(facts: Facts) -> str:
     confirmed = confirmations(facts)
     others = f"confirmed by {confirmed} other key{'s' if confirmed > 1 else ''}" if confirmed else "confirmed by nobody else yet"
-    who = " and ".join(md(name) for name in facts.keys)
+    who = _signers(facts)
     picture = f'[<img src="{VERIFY_QR}" alt="QR code: check this model" width="180">]({facts.verify_url})'
     words = (
-        f"Every measured number on this page is in a statement signed by {who}, {others}; the last column has its entry in the log. "
+        f"Every measured number on this page is in a statement signed with {who}, {others}; the last column has its entry in the log. "
         "[What that proves, and what not](#what-is-proven-and-what-is-not) · [How to check it](#how-to-check-it)"
     )
     return f"{picture}\n\n{words}"
+
+
+def _signers(facts: Facts) -> str:
+    names = [code(name) for name in facts.keys]
+    return f"the key{'s' if len(names) > 1 else ''} {' and '.join(names) or 'of nobody'}"
 
 
 def confirmations(facts: Facts) -> int:
@@ -388,7 +397,7 @@ def confirmations(facts: Facts) -> int:
 def _files(facts: Facts) -> str:
     folder = [file for file in facts.files if not file.tier]
     lines = ["## Files", ""]
-    tiers = [file for file in facts.files if file.tier]
+    tiers = sorted((file for file in facts.files if file.tier), key=lambda file: (-file.size_bytes, file.path))
     rows = [("file", "type", "size"), ("---", "---", "---:")]
     weights = [file for file in folder if file.path.endswith(".safetensors")]
     if weights:
@@ -418,8 +427,8 @@ def _bytes(count: int) -> str:
     return f"{size(count)} ({count:,} bytes)"
 
 
-def _entry(source: Source) -> str:
-    return f"[{source.entry}]"
+def _entry(source: Source | None) -> str:
+    return f"[{source.entry}]" if source is not None else "(not recorded)"
 
 
 def _table(facts: Facts, table: Table, number: int) -> str:
@@ -451,6 +460,8 @@ def _table(facts: Facts, table: Table, number: int) -> str:
     pictures = [path for path in (PERPLEXITY.format(suffix), DIFFERENCE.format(suffix)) if path in facts.pictures]
     for path in pictures:
         lines += ["", f"![{md(facts.pictures[path])}]({path})"]
+    if table.notes:
+        lines += ["", "The tools warned:", "", *(f"- {md(text)}" for text in table.notes)]
     lines += ["", f"The text is `sha256:{table.digest}`."]
     return "\n".join(lines)
 
@@ -490,7 +501,7 @@ def _standing(facts: Facts) -> str:
     """What is proven, attested and not proven, in plain words."""
     confirmed = confirmations(facts)
     steps = sum(step.runs for step in facts.steps)
-    names = " and ".join(md(name) for name in facts.keys)
+    names = _signers(facts)
     numbers = [row for table in facts.tables for row in table.rows if row.file]
     lines = ["## What is proven, and what is not", ""]
     lines += [
@@ -502,19 +513,19 @@ def _standing(facts: Facts) -> str:
     what = f"that the {steps:,} runs went as stated" + (" and that the numbers above are what came out" if numbers or facts.results else "")
     if confirmed:
         lines.append(
-            f"**Attested**: {what}. {names} signed it, and {confirmed} other key{'s have' if confirmed > 1 else ' has'} done all of it "
-            "again, with the same outputs."
+            f"**Attested**: {what}. It is signed with {names}, and {confirmed} other key{'s have' if confirmed > 1 else ' has'} done all "
+            "of it again, with the same outputs."
         )
     else:
         again = sum(step.confirmed for step in facts.steps)
         more = f"{again:,} of the runs were done again by a second key; the rest was" if again else "It was"
         lines.append(
-            f"**Attested**: {what}. {names} signed it. {more} confirmed by nobody else yet: whoever holds the inputs can run it again "
-            f"(`ledger verify --rerun`)."
+            f"**Attested**: {what}. It is signed with {names}. {more} confirmed by nobody else yet: whoever holds the inputs can "
+            "run it again (`ledger verify --rerun`)."
         )
     lines += ["", "**Not proven**, by anything here:", ""]
     if facts.base.name and not facts.base.hub:
-        lines.append(f"- where the base model {md(facts.base.name)} came from before it was taken in (`sha256:{facts.base.digest}`);")
+        lines.append(f"- where the base model {code(facts.base.name)} came from before it was taken in (`sha256:{facts.base.digest}`);")
     elif facts.base.hub:
         lines.append(f"- who trained {md(facts.base.hub)} and on what: it was taken from the Hub as it was at that commit;")
     if numbers:
@@ -573,7 +584,7 @@ def _verify(facts: Facts) -> str:
     lines = [
         "## How to check it",
         "",
-        "With [alloy-ledger](https://pypi.org/project/alloy-ledger/) installed; nothing of the weights is downloaded:",
+        "With `alloy-ledger` installed; nothing of the weights is downloaded:",
         "",
         "```sh",
         f"ledger verify hf:{facts.repo} --expect sha256:{facts.alloy_digest}",
@@ -589,11 +600,11 @@ def _verify(facts: Facts) -> str:
     ]
     if facts.model_key is not None:
         lines.append(f"| of `model.sig` | {code(facts.model_key)} |")
-    steps = [
-        "",
-        f"- The QR above, scanned with a phone, opens a page that does the same in the browser ([link]({facts.verify_url})).",
-        f"- [`{PROOF_QR}`]({PROOF_QR}) holds the whole proof of the release: `ledger verify {PROOF_QR} --offline` needs no network.",
-    ]
+    steps = ["", f"- The QR above, scanned with a phone, opens a page that does the same in the browser ([link]({facts.verify_url}))."]
+    if facts.proof_qr:
+        steps.append(
+            f"- [`{PROOF_QR}`]({PROOF_QR}) holds the whole proof of the release: `ledger verify --offline {PROOF_QR}` needs no network."
+        )
     if facts.model_key is not None:
         steps.append(
             "- `model_signing verify key` (OpenSSF Model Signing) accepts `model.sig`, which covers every file but itself; leave out "
@@ -609,7 +620,7 @@ def _licence(facts: Facts) -> str:
     if licence.file and licence.name:
         text += f" The text is in [{code(licence.file)}]({_link(licence.file)})."
     if facts.base.name:
-        called = md(facts.base.hub or facts.base.name)
+        called = code(facts.base.hub or facts.base.name)
         text += f" The licence of the base model {called}: {md(licence.base) if licence.base else 'not known here'}."
     return f"## Licence\n\n{text}"
 

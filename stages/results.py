@@ -52,7 +52,7 @@ def write(
     alloy = {key: value for key, value in recipe.raw.items() if key not in ("results", "receipt")}
     alloy["materials"] = {name: str(digest) for name, digest in sorted(plan.materials.items())}
     alloy["recipeHash"] = str(recipe_hash(recipe.raw, alloy["materials"]))
-    alloy["results"] = _results(recipe.name, outputs, finished, store=store, log=log, policy=policy)
+    alloy["results"] = results_of(recipe.name, outputs, finished, store=store, log=log, policy=policy)
     alloy["receipt"] = {"publications": [], "issuedAt": alloy["results"]["completedAt"], "ledger": receipt}
     out.mkdir(parents=True, exist_ok=True)
     alloy_path, attestations_path = places(recipe, out)
@@ -88,7 +88,7 @@ def decided_by(recipe: Recipe, plan: Plan, keys: Iterable[Digest], *, log: Log, 
     )
 
 
-def _results(
+def results_of(
     recipe: str,
     outputs: Mapping[str, Mapping[str, Digest]],
     finished: Mapping[Digest, str],

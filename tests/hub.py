@@ -249,7 +249,7 @@ class LoopbackHub:
 
     def _tick(self) -> int:
         self._ticks += 1
-        return 1_800_000_000 + self._ticks
+        return 1_600_000_000 + self._ticks
 
     def repo(self, name: str) -> _Repo | None:
         """A repository, or None."""

@@ -82,8 +82,8 @@ def test_commits_are_git_s(hub: LoopbackHub, tmp_path: Path) -> None:
     tree = git("write-tree").decode().strip()
     commit = httpx2.get(f"{hub.endpoint}/api/models/{REPO}/commits/main").json()
     text = (
-        f"tree {tree}\nparent {commit[1]['id']}\nauthor loopback <hub@localhost> 1800000003 +0000\n"
-        "committer loopback <hub@localhost> 1800000003 +0000\n\nput\n"
+        f"tree {tree}\nparent {commit[1]['id']}\nauthor loopback <hub@localhost> 1600000003 +0000\n"
+        "committer loopback <hub@localhost> 1600000003 +0000\n\nput\n"
     )
     made = subprocess.run(
         ["git", "hash-object", "-t", "commit", "--stdin"], cwd=tmp_path, input=text.encode(), capture_output=True, check=True

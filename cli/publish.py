@@ -1,0 +1,451 @@
+"""`ledger publish`: a model with its card, its proof and its QR to the Hub, in one commit, once nothing speaks against it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.errors import FAILED, CliError, UsageError
+from cli.names import latest_run, runs
+from cli.options import PATH, common
+from cli.output import Output, many, place, short, size, table
+from cli.workspace import Workspace, new_passphrase, open_here, refuse_foreign, unlock
+
+if TYPE_CHECKING:
+    from ledger.hub import Hub
+    from ledger.keys import Signer
+    from stages.events import Event
+    from stages.publish import Order, Plan, Publish
+    from stages.publish_facts import Fault
+    from stages.publish_release import Outcome, Release
+    from store.digest import Digest
+    from store.local import LocalCas
+
+_CHECKS = (
+    ("bytes", "every file here hashes to what is attested"),
+    ("statements", "every run behind it is signed, and its key counts"),
+    ("loads", "every file was loaded"),
+    ("files", "config and tokenizer are there"),
+    ("numbers", "every number of the card is attested, and every one in your own words"),
+    ("acceptance", "the recipe's acceptance criteria are met"),
+    ("licence", "there is a licence"),
+    ("repository", "nothing strange is in the repository"),
+)
+"""Check -> what holds when it finds nothing."""
+
+
+@click.command()
+@click.argument("target")
+@click.option("--to", metavar="hf:ORG/NAME", help="Where to. Default: what the recipe's publish stage says.")
+@click.option("--dry-run", "-n", is_flag=True, help="Check everything and make a preview; sign and upload nothing.")
+@click.option("--preview", type=PATH, metavar="DIR", help="Where --dry-run puts the repository as it would be. Default: NAME-preview.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--variant", metavar="NAME", help="Which variant of a matrix; a repository holds one.")
+@click.option("--licence", "--license", metavar="ID", help="Its licence, where the recipe has none: apache-2.0, mit, ...")
+@click.option("--verify-page", metavar="URL", help="The page that the QR opens. Default: $LEDGER_VERIFY_PAGE, else ours.")
+@click.option("--llama-cpp", type=PATH, metavar="DIR", help="Your own llama.cpp build, which loads the GGUF files.")
+@click.option("--key", metavar="NAME", help="The key that signs. Default: your only one that is trusted here.")
+@click.option("--model-key", metavar="NAME", help="The P-256 key of model.sig. Default: your only one; made if there is none.")
+@common
+def publish(
+    target: str,
+    to: str | None,
+    dry_run: bool,
+    preview: Path | None,
+    private: bool,
+    variant: str | None,
+    licence: str | None,
+    verify_page: str | None,
+    llama_cpp: Path | None,
+    key: str | None,
+    model_key: str | None,
+    ledger: Path | None,
+    json: bool,
+) -> int:
+    """Publish the model and the GGUF files of a finished run, with a card made of signed results, its alloy, its proof and its QR.
+
+    TARGET is a RECIPE, its alloy, or a folder that `ledger export` made. Everything is checked first, and whatever is wrong is told
+    together. Then there is one commit, the listing is read back, and every file is compared. Publishing the same again changes nothing.
+
+    $HF_TOKEN (or `hf auth login`) says who you are to the Hub. Exit code 1 when it is refused, 3 when the Hub lists something else than
+    was sent.
+    """
+    from ledger.locator import VERIFY_PAGE
+    from stages.publish import Order
+
+    output = Output(json=json)
+    workspace = open_here(ledger)
+    refuse_foreign(workspace.folder, ledger)
+    source = find_source(workspace, target)
+    stage = source.stage()
+    order = Order(
+        repo=_repo(to, stage, source.alloy, variant),
+        page=verify_page or os.environ.get("LEDGER_VERIFY_PAGE") or VERIFY_PAGE,
+        licence=licence,
+        variant=variant,
+        tags=stage.tags if stage is not None else (),
+    )
+    tools = {"llama-cpp": str(llama_cpp.absolute())} if llama_cpp is not None else {}
+    private = private or (stage is not None and stage.private)
+    if dry_run:
+        return _preview(workspace, source, order, preview, tools, output)
+    return _publish(
+        workspace, source, order, tools, workspace.signer(key), _model_signer(model_key, key, workspace, output), private, output
+    )
+
+
+# --- what is meant -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is published: an alloy, and where its files are.
+
+    Attributes:
+        path: of the alloy. folder: an exported folder; None for files of the store.
+    """
+
+    alloy: Mapping[str, Any]
+    path: Path
+    folder: Path | None
+
+    def stage(self) -> Publish | None:
+        """The recipe's last `publish` stage."""
+        from stages.publish import Publish
+        from stages.stage import spec_from_json
+
+        stages = self.alloy.get("stages")
+        found = [one for one in stages if isinstance(one, dict) and one.get("type") == "publish"] if isinstance(stages, list) else []
+        if not found:
+            return None
+        keys = {
+            "org": "org",
+            "repoNameTemplate": "repo_name_template",
+            "includeAlloy": "include_alloy",
+            "tags": "tags",
+            "private": "private",
+        }
+        keys["cardFromBenchmarks"] = "card_from_benchmarks"
+        return spec_from_json(Publish, {keys[key]: value for key, value in found[-1].items() if key in keys})
+
+
+def find_source(workspace: Workspace, target: str) -> Source:
+    """The alloy and the files that a person means by a recipe's name, an alloy file, or an exported folder.
+
+    Raises:
+        UsageError: it names none of them. CliError: the alloy is not where the run left it.
+    """
+    path = Path(target)
+    if path.is_dir():
+        inside = sorted(path.glob("*.alloy.json"))
+        if len(inside) > 1:
+            raise UsageError(f"{place(path)} holds {len(inside)} alloys; name the one that is meant")
+        alloy = inside[0] if inside else _made_it(workspace, path)
+        return Source(_read(alloy), alloy, path)
+    if path.name.endswith(".alloy.json"):
+        return Source(_read(path), path, None)
+    run = latest_run(workspace.folder, target)
+    if run is None:
+        names = ", ".join(sorted({run.recipe for run in runs(workspace.folder) if run.outputs})) or "none yet"
+        raise UsageError(f"{target!r} is no finished recipe here, no alloy and no folder; finished: {names}")
+    return Source(_read(_left(run.alloy, target)), _left(run.alloy, target), None)
+
+
+def _left(alloy: Path | None, recipe: str) -> Path:
+    if alloy is None or not alloy.exists():
+        raise CliError(f"the alloy of {recipe} is not where its run left it ({alloy}); run the recipe again: nothing is done twice")
+    return alloy
+
+
+def _made_it(workspace: Workspace, folder: Path) -> Path:
+    """The alloy of the latest run that made what lies in a folder, told by the bytes."""
+    from cli.names import deliverables
+    from store import files, tree
+    from store.errors import StoreError
+
+    here = {files.hash_file(path)[0] for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()}
+    for run in reversed(runs(workspace.folder)):
+        try:
+            made = list(deliverables(run).values()) if run.outputs else []
+            parts = {
+                item.digest
+                for digest in made
+                if tree.is_tree(workspace.store, digest)
+                for item in tree.load(workspace.store, digest).entries
+            }
+        except StoreError:
+            continue
+        if here & ({*made} | parts):
+            return _left(run.alloy, run.recipe)
+    raise UsageError(f"no run here made what lies in {place(folder)}; publish by the recipe's name, or put its alloy into the folder")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    from store import canonical, files
+
+    value = canonical.loads(files.read_small(path, 64 * 2**20))
+    if not isinstance(value, dict):
+        raise CliError(f"{place(path)} is no alloy: it is not a JSON object")
+    return value
+
+
+def _repo(to: str | None, stage: Publish | None, alloy: Mapping[str, Any], variant: str | None) -> str:
+    from ledger.hub import check_repo
+    from ledger.locator import HubSource, parse
+
+    if to is None:
+        if stage is None:
+            raise UsageError("say where to: --to hf:ORG/NAME, or a publish stage in the recipe")
+        return check_repo(stage.repo(alloy, variant or ""))
+    source = parse(to if ":" in to else f"hf:{to}").source
+    if not isinstance(source, HubSource) or source.revision is not None or source.path is not None:
+        raise UsageError(f"--to {to}: expected hf:ORG/NAME, without a revision or a path")
+    return check_repo(source.repo)
+
+
+def _model_signer(name: str | None, key: str | None, workspace: Workspace, output: Output) -> Signer:
+    """The P-256 key that signs `model.sig`; its format has no Ed25519."""
+    from ledger.keys import ECDSA_P256, KeyStore
+
+    keys = KeyStore.default()
+    own = [known for known, public, _ in keys.list() if public.algorithm == ECDSA_P256]
+    if name is not None:
+        return unlock(keys, name)
+    if len(own) > 1:
+        raise UsageError(f"several of your keys can sign model.sig: {', '.join(own)}; say which: --model-key NAME")
+    if own:
+        return unlock(keys, own[0])
+    made = keys.new(f"{workspace.signer(key).name[:50]}-model", new_passphrase(ask=False), ECDSA_P256)
+    output.aside(f"no P-256 key yet: made {made.name} {made.public.short} in {place(keys.folder)} for model.sig")
+    return made
+
+
+# --- the preview ---------------------------------------------------------------------------------------------------------------
+
+
+def _preview(workspace: Workspace, source: Source, order: Order, folder: Path | None, tools: Mapping[str, str], output: Output) -> int:
+    from ledger import lookup
+    from stages import publish as stage
+    from stages.executor import worker_variables
+    from stages.publish_release import look, outdated, preview
+
+    store, log = workspace.store, workspace.log
+    shown = folder or Path(f"{source.alloy.get('name', 'model')}-preview")
+    if shown.exists() and any(shown.iterdir()):
+        raise CliError(
+            f"{place(shown)} exists already and is not empty; nothing was written. Name a folder that is not there: --preview DIR"
+        )
+    aside = shown.with_name(f".{shown.name}.partial-{secrets.token_hex(6)}")
+    scratch = aside / "scratch"
+    scratch.mkdir(parents=True)
+    try:
+        planned = stage.plan(
+            order, source.alloy, log=log, store=store, policy=workspace.policy, locate=_locate(source, store, aside / "files")
+        )
+        policy = planned.evidence.policy
+        model = next((file.local.parent for file in planned.files if file.path == "config.json" and file.local is not None), None)
+        stage.load_apart(planned, lambda action: lookup.find(log, policy, action), model, worker_variables(1, tools))
+        described = stage.describe(planned)
+        listing, strange = look(planned, _hub(), store)
+        planned.faults += strange
+        if planned.faults:
+            return _refused(planned, output)
+        made = preview(planned, described, store=store, scratch=scratch)
+        _write(made, aside / "repository")
+        if shown.exists():
+            shown.rmdir()  # it is empty
+        (aside / "repository").rename(shown)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    delete = outdated(made, listing)
+    facts = {"dryRun": True, "preview": shown.absolute(), "card": shown.absolute() / "README.md", **_facts(made, delete)}
+    lines = [*_head(planned, output), *_passed(planned, output), *_listed(made, delete)]
+    state = "is not there yet" if listing is None else f"is at commit {listing.commit[:12]}"
+    output.show(facts, [*lines, f"preview {place(shown)} (card: README.md) · {order.repo} {state} · nothing was signed or uploaded"])
+    return 0
+
+
+def _write(made: Release, folder: Path) -> None:
+    for one in made.entries:
+        path = folder / one.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(one.content, bytes):
+            path.write_bytes(one.content)
+        else:
+            try:
+                os.link(one.content, path)
+            except OSError:
+                shutil.copyfile(one.content, path)
+
+
+def _locate(source: Source, store: LocalCas, aside: Path | None) -> Any:
+    """Where files are: in the exported folder; else in the store, from where they are put into `aside` if one is given."""
+
+    def locate(name: str, digest: Digest) -> Path:
+        if source.folder is not None:
+            below = [source.folder / name, source.folder / name.partition("/")[2]] if "/" in name else [source.folder / name]
+            return next(path for path in (*below, below[0]) if path.is_file() or path is below[0])
+        if aside is None:
+            return store.path(digest)
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        store.place(digest, aside / name)
+        return aside / name
+
+    return locate
+
+
+# --- the publication -----------------------------------------------------------------------------------------------------------
+
+
+def _publish(
+    workspace: Workspace,
+    source: Source,
+    order: Order,
+    tools: Mapping[str, str],
+    signer: Signer,
+    model_signer: Signer,
+    private: bool,
+    output: Output,
+) -> int:
+    from ledger.keys import ECDSA_P256
+    from stages import publish as stage
+    from stages.publish_release import look, outdated, publish, release
+
+    if model_signer.public.algorithm != ECDSA_P256:
+        raise UsageError(
+            f"{model_signer.name} is an {model_signer.public.algorithm} key; model.sig needs one of ledger key new --type p256"
+        )
+    store, log = workspace.writable_store, workspace.signing_log(signer)
+    planned = stage.plan(order, source.alloy, log=log, store=store, policy=workspace.policy, locate=_locate(source, store, None))
+    if not any(fault.check in ("bytes", "statements") for fault in planned.faults):
+        _adopt(planned, store)
+        _load(planned, workspace, store, tools, output)
+    facts = stage.describe(planned)
+    planned.faults += stage.countersign(planned, signer)
+    hub = _hub()
+    listing, strange = look(planned, hub, store)
+    planned.faults += strange
+    if planned.faults:
+        return _refused(planned, output)
+    scratch = store.scratch()
+    try:
+        made = release(planned, facts, store=store, scratch=scratch, model_signer=model_signer)
+        delete = outdated(made, listing)
+        output.lines([*_head(planned, output), *_passed(planned, output), *_listed(made, delete)])
+        outcome = publish(made, hub, listing, private=private)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    output.object({"dryRun": False, **_facts(made, delete), "outcome": outcome})
+    output.lines(_told(made, outcome))
+    return 0
+
+
+def _adopt(planned: Plan, store: LocalCas) -> None:
+    """Take the files of an exported folder in that the store has lost: workers read from the store."""
+    for file in planned.files:
+        if file.local is not None and not store.has(file.digest):
+            store.add_file(file.local)
+    listing = planned.evidence.trees.get(planned.chosen.model) if planned.chosen.model is not None else None
+    if listing is not None:
+        store.put(listing.to_bytes())
+
+
+def _load(planned: Plan, workspace: Workspace, store: LocalCas, tools: Mapping[str, str], output: Output) -> None:
+    from ledger import lookup
+    from stages import events, leases, plugins, record
+    from stages.executor import LocalExecutor
+    from stages.graph import Resolution
+    from stages.publish import load
+    from stages.work import Work
+
+    log, policy = planned.evidence.log, planned.evidence.policy
+
+    def tell(event: Event) -> None:
+        if isinstance(event, events.Started):
+            output.aside(f"loading {event.label}")
+
+    resolution = Resolution(lambda name: plugins.load("stages", name), store)
+    invocation = f"{planned.name}/publish-{record.utc(time.time())}-{os.getpid()}"
+    find = lambda action, leaf: lookup.find(log, policy, action)  # noqa: E731
+    work = Work(resolution, store, log, find, workspace.folder / "leases", tell, invocation)
+    with leases.shared_with_gc(workspace.folder / "runs"):
+        load(planned, work, lambda: LocalExecutor(workspace.folder, store.scratch(), jobs=1, threads=1, tools=tools))
+
+
+def _hub() -> Hub:
+    from ledger.hub import HfHub
+
+    return HfHub()
+
+
+# --- telling -------------------------------------------------------------------------------------------------------------------
+
+
+def _head(planned: Plan, output: Output) -> list[str]:
+    variant = f" ({planned.chosen.variant})" if planned.chosen.variant else ""
+    return [f"publish {planned.name}{variant} {planned.version} to hf:{planned.order.repo}"]
+
+
+def _passed(planned: Plan, output: Output) -> list[str]:
+    lines = [
+        f"{output.paint('ok    ', 'green')}  {words}" for check, words in _CHECKS if not any(one.check == check for one in planned.faults)
+    ]
+    if planned.skipped:
+        lines.append(
+            f"{output.paint('note  ', 'yellow')}  {', '.join(planned.skipped)}: not made from this model, so not published with it"
+        )
+    return lines
+
+
+def _refused(planned: Plan, output: Output) -> int:
+    """Everything that speaks against it, in one table."""
+    faults: Sequence[Fault] = planned.faults
+    rows = [[output.paint("FAILED", "red", "bold"), one.check, f"{one.what}: {one.problem}"] for one in faults]
+    lines = []
+    for row, fault in zip(table(rows, "<<<"), faults, strict=True):
+        lines += [row] + ([f"{'':<6}  → {fault.hint}"] if fault.hint else [])
+    told = [*_head(planned, output), *lines, *_passed(planned, output), f"refused: {many(len(faults), 'fault')}; nothing was uploaded"]
+    output.show({"refused": faults, "target": f"hf:{planned.order.repo}"}, told)
+    return FAILED
+
+
+def _listed(made: Release, delete: Sequence[str]) -> list[str]:
+    rows = [[f"  {one.path}", size(one.size), short(one.digest, 12)] for one in made.entries]
+    total = sum(one.size for one in made.entries)
+    gone = [f"  deleted: {', '.join(delete)}"] if delete else []
+    return [*table(rows, "<>>"), *gone, f"  {many(len(made.entries), 'file')}, {size(total)}"]
+
+
+def _facts(made: Release, delete: Sequence[str]) -> dict[str, object]:
+    files = [{"path": one.path, "sizeBytes": one.size, "sha256": one.digest.hex, "xetHash": one.xet} for one in made.entries]
+    return {
+        "name": made.plan.name,
+        "version": made.plan.version,
+        "target": f"hf:{made.plan.order.repo}",
+        "alloy": {"path": made.alloy[0], "digest": str(made.alloy[1])},
+        "verifyUrl": made.verify_url,
+        "release": made.number,
+        "files": files,
+        "deleted": list(delete),
+        "skipped": list(made.plan.skipped),
+    }
+
+
+def _told(made: Release, outcome: Outcome) -> list[str]:
+    repo = made.plan.order.repo
+    next_ = f"next: ledger verify hf:{repo} --expect {made.alloy[1]}"
+    if not outcome.changed:
+        return [f"nothing changed: {repo} holds exactly this at commit {outcome.commit} (entry {outcome.number})", next_]
+    return [
+        f"{'made' if outcome.created else 'updated'} https://huggingface.co/{repo} · commit {outcome.commit}",
+        f"read back: all {many(outcome.compared, 'file')} as sent · released as entry {made.number}, published as entry {outcome.number}",
+        next_,
+    ]

@@ -1,0 +1,543 @@
+"""What a publication is made of, and what signed statements say about it: from outputs of a recipe and a log to the facts of a card.
+
+Nothing is taken from a run's own notes but names: every object must be the output of a trusted run, every number that of a trusted
+evaluation. What is missing or contradicts is a fault, told together with the facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from ledger import bundle, chain, lookup, predicates
+from ledger.chain import Made
+from ledger.errors import ContradictionError, LedgerError
+from ledger.examine import Examination
+from ledger.log import Log
+from ledger.lookup import Trusted
+from ledger.policy import Policy
+from stages import card
+from stages.card import Base, Difference, Loads, Measured, Result, Row, Source, Step, Table
+from stages.errors import SpecError, StageError
+from store import canonical, tree
+from store.actions import Action
+from store.cas import Cas
+from store.digest import Digest
+from store.errors import StoreError
+from store.tree import Tree
+
+Output = tuple[str, str, Digest]
+"""Recipe stage (with its variant in brackets), output name, digest."""
+
+_ERRORS = ("stderrClustered", "stderr", "stderrIid")
+_GGUF = "gguf-"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is published of a run: one variant's model and its GGUF files.
+
+    Attributes:
+        variant: as in the names of stages; "" without a matrix.
+        model: the tree of the model's folder; None when only GGUF files were made.
+        ggufs: type -> file.
+    """
+
+    variant: str
+    model: Digest | None
+    ggufs: Mapping[str, Digest]
+
+
+def choose(outputs: Sequence[Output], variant: str | None) -> Chosen:
+    """The last model that the recipe made in a variant, and the last GGUF file of each type; never what was only imported.
+
+    Raises:
+        SpecError: there is nothing to publish, no such variant, or several and none was named.
+    """
+    made: dict[str, tuple[Digest | None, dict[str, Digest]]] = {}
+    for stage, output, digest in outputs:
+        name = stage.partition("[")[2].removesuffix("]")
+        model, ggufs = made.get(name, (None, {}))
+        if output == "model" and not stage.startswith("import-model"):
+            made[name] = digest, ggufs
+        elif output.startswith(_GGUF):
+            made[name] = model, ggufs | {output.removeprefix(_GGUF): digest}
+    if not made:
+        raise SpecError("the recipe made neither a model nor a GGUF file, so there is nothing to publish")
+    named = sorted(name for name in made if name) or [""]
+    if variant is None and len(named) > 1:
+        raise SpecError(f"the recipe made {len(named)} variants, and a repository holds one: say --variant, one of {', '.join(named)}")
+    wanted = named[0] if variant is None else variant
+    if wanted not in named:
+        raise SpecError(f"there is no variant {wanted!r}; there are {', '.join(named) if named != [''] else 'none'}")
+    model, ggufs = made[wanted]
+    if "" in made and wanted:  # what is outside the matrix belongs to every variant
+        model, ggufs = model or made[""][0], made[""][1] | ggufs
+    return Chosen(wanted, model, ggufs)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that must not be published.
+
+    Attributes:
+        check: which check found it. what: the object. problem: expected and got. hint: what to do.
+    """
+
+    check: str
+    what: str
+    problem: str
+    hint: str = ""
+
+
+@dataclass
+class Evidence:
+    """A log as a publication sees it: what counts under a policy, with the files of the folders that statements are about.
+
+    Attributes:
+        lines, receipt: the provenance closure of what is published (`ledger.bundle`).
+        faults: what was found wrong on the way.
+    """
+
+    log: Log
+    policy: Policy
+    store: Cas
+    lines: Sequence[bytes]
+    receipt: Mapping[str, Any]
+    faults: list[Fault] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, log: Log, policy: Policy, store: Cas, shown: Iterable[Digest]) -> Evidence:
+        """The provenance closure of some objects."""
+        lines, receipt = bundle.export(log, sorted(shown), store=store, policy=policy)
+        return cls(log, policy, store, lines, receipt)
+
+    def __post_init__(self) -> None:
+        self.trees: Mapping[Digest, Tree] = bundle.Receipt.parse(dict(self.receipt)).trees
+        self.examination = Examination(self.log, self.policy, self.trees.values)
+
+    def counting(self, digest: Digest) -> list[Trusted]:
+        """The statements about an object that count."""
+        return self.examination.sift(digest)[0]
+
+    def refused(self, digest: Digest) -> list[lookup.Ignored]:
+        """Those that do not."""
+        return self.examination.sift(digest)[1]
+
+    def source(self, one: Trusted, key: Digest | None = None) -> Source:
+        """Who says a statement; with the key of the action that it rests on, also who has done that again with the same outputs."""
+        signers = dict.fromkeys(one.signers)
+        for run in lookup.sift(self.log.lookup(key), self.policy)[0] if key is not None else []:
+            signers |= dict.fromkeys(self.vouching(predicates.action_of(run.statement)))
+        return Source(entry=one.entry.number, signers=tuple(signers))
+
+    def vouching(self, action: Action) -> tuple[str, ...]:
+        """Names of the keys that vouch for an action's outputs; a contradiction is a fault."""
+        try:
+            return lookup.confirmations(self.log, self.policy, action)
+        except ContradictionError as error:
+            fault = Fault("statements", action.stage, str(error), "`ledger why` and `ledger verify` show both")
+            if fault not in self.faults:
+                self.faults.append(fault)
+            return ()
+
+    def read(self, digest: Digest) -> Any:
+        """An object of the store as JSON.
+
+        Raises:
+            StoreError: it is not there, or no JSON.
+        """
+        return canonical.loads(self.store.read(digest))
+
+    def made(self, digest: Digest) -> Trusted | None:
+        """The first trusted run that gave an object."""
+        return next((one for one in self.counting(digest) if one.statement.predicate_type == predicates.RUN), None)
+
+    def steps(self, digests: Iterable[Digest]) -> list[Made]:
+        """All trusted runs behind some objects, in the order of the log."""
+        found = {made.action.key: made for digest in digests for made in chain.trace(digest, self.examination.makers).steps}
+        return sorted(found.values(), key=lambda made: made.entry if made.entry is not None else -1)
+
+    def comes_from(self, digest: Digest, source: Digest) -> bool:
+        """Whether an object was made from another, however many stages lie between."""
+        return digest == source or any(source in made.action.inputs.values() for made in self.steps([digest]))
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------------------
+
+
+def tables(
+    evidence: Evidence, outputs: Sequence[Output], chosen: Chosen, names: Mapping[Digest, str], datasets: Mapping[str, str]
+) -> tuple[Table, ...]:
+    """Perplexities: one table for each comparison that the recipe made in this variant, and one for what was evaluated without any.
+
+    Args:
+        evidence: where the numbers are looked up.
+        outputs: of the recipe.
+        chosen: what is published.
+        names: GGUF file -> its name in the repository.
+        datasets: hex SHA-256 -> name.
+    """
+    found: list[Table] = []
+    shown: set[tuple[Digest, str]] = set()
+    for stage, output, digest in outputs:
+        if output != "report" and not output.startswith("report-"):
+            continue
+        if stage.partition("[")[2].removesuffix("]") not in ("", chosen.variant):
+            continue
+        table = _report(evidence, digest, names, datasets)
+        if table is not None:
+            found.append(table)
+            shown |= {(gguf, table.digest) for gguf, name in names.items() if any(row.file == name for row in table.rows)}
+    return (*found, *_alone(evidence, chosen, names, datasets, shown))
+
+
+def _report(evidence: Evidence, digest: Digest, names: Mapping[Digest, str], datasets: Mapping[str, str]) -> Table | None:
+    """A comparison, each of whose numbers must be what an evaluation of the same file says."""
+    run = evidence.made(digest)
+    if run is None:
+        evidence.faults.append(Fault("numbers", "the comparison", f"no trusted run gave {digest}", "Run the recipe again with your key"))
+        return None
+    try:
+        report = evidence.read(digest)
+        told = [_told(evidence, item) for item in report["rows"]]
+    except (StoreError, KeyError, TypeError, ValueError) as error:
+        evidence.faults.append(Fault("numbers", "the comparison", f"{digest.short} cannot be read: {error}", "Run the recipe again"))
+        return None
+    source = evidence.source(run, predicates.action_of(run.statement).key)
+    rows: list[Row] = []
+    for item, evaluation in zip(report["rows"], told, strict=True):
+        subject = Digest.parse(item["digest"])
+        label = f"{item['variant']} {item['tier']}"
+        if evaluation is None:
+            text = f"no trusted evaluation of {subject.short} says perplexity {item['perplexity']}"
+            evidence.faults.append(Fault("numbers", label, text, "Run the recipe again, so that it is measured and signed"))
+            continue
+        own = names.get(subject, "")
+        difference = _difference(item, report["rows"], source)
+        variant = "this model" if own else str(item["variant"])
+        rows.append(
+            Row(
+                file=own,
+                variant=variant,
+                tier=str(item["tier"]),
+                size_bytes=int(item["sizeBytes"]),
+                measured=_measured(evidence, evaluation),
+                difference=difference,
+            )
+        )
+    if not any(row.file for row in rows):
+        return None  # about other models than those that are published
+    first = next(one for one in told if one is not None)
+    subjects = [Digest.parse(item["digest"]) for item in report["rows"]]
+    return _table(first, datasets, tuple(rows), _warnings(evidence, [digest, *subjects]))
+
+
+def _warnings(evidence: Evidence, digests: Sequence[Digest]) -> tuple[str, ...]:
+    """What the runs that gave some objects were warned of, each once."""
+    found: dict[str, None] = {}
+    for digest in digests:
+        run = evidence.made(digest)
+        said = predicates.byproducts_of(run.statement).get("warnings") if run is not None else None
+        found |= dict.fromkeys(str(text) for text in said) if isinstance(said, list) else {}
+    return tuple(found)
+
+
+def _told(evidence: Evidence, item: Mapping[str, Any]) -> Trusted | None:
+    """The evaluation that a row of a comparison repeats."""
+    for one in evidence.counting(Digest.parse(item["digest"])):
+        said = one.statement.predicate
+        if one.statement.predicate_type == predicates.EVALUATION and _dict(said.get("metrics")).get("perplexity") == item["perplexity"]:
+            return one
+    return None
+
+
+def _difference(item: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], source: Source) -> Difference | None:
+    told = item.get("difference")
+    if told is None:
+        return None
+    baseline = next((f"{row['variant']} {row['tier']}" for row in rows if row["name"] == told["baseline"]), str(told["baseline"]))
+    limit = item.get("acceptance")
+    return Difference(
+        baseline=baseline,
+        percent=float(told["percent"]),
+        low=_number(told.get("low")),
+        high=_number(told.get("high")),
+        verdict=str(told["verdict"]),
+        source=source,
+        limit=None if limit is None else float(limit["limitPercent"]),
+        accepted="" if limit is None else str(limit["verdict"]),
+    )
+
+
+def _measured(evidence: Evidence, evaluation: Trusted) -> Measured:
+    said = evaluation.statement.predicate
+    metrics = _dict(said.get("metrics"))
+    return Measured(
+        value=float(metrics["perplexity"]),
+        stderr=next((_number(metrics[name]) for name in _ERRORS if metrics.get(name) is not None), None),
+        low=_number(metrics.get("low")),
+        high=_number(metrics.get("high")),
+        source=evidence.source(evaluation, _key(said.get("action"))),
+    )
+
+
+def _table(evaluation: Trusted, datasets: Mapping[str, str], rows: tuple[Row, ...], notes: tuple[str, ...]) -> Table:
+    said = evaluation.statement.predicate
+    digest = str(_dict(_dict(said.get("dataset")).get("digest")).get("sha256", ""))
+    settings = _dict(said.get("settings"))
+    return Table(
+        dataset=datasets.get(digest, "a text"),
+        digest=digest,
+        scored=_count(_dict(said.get("tokens")).get("scored")),
+        context=_count(settings.get("nCtx")),
+        chunks=_count(settings.get("chunks")),
+        toolchains=tuple(str(name) for name in said.get("toolchains", []) if isinstance(said.get("toolchains"), list)),
+        rows=rows,
+        notes=notes,
+    )
+
+
+def _alone(
+    evidence: Evidence, chosen: Chosen, names: Mapping[Digest, str], datasets: Mapping[str, str], shown: set[tuple[Digest, str]]
+) -> list[Table]:
+    """Evaluations of perplexity that no comparison repeats."""
+    rows: dict[tuple[str, int], list[tuple[Trusted, Row]]] = {}
+    for tier, digest in chosen.ggufs.items():
+        for one in evidence.counting(digest):
+            said = one.statement.predicate
+            metrics = _dict(said.get("metrics"))
+            dataset = str(_dict(_dict(said.get("dataset")).get("digest")).get("sha256", ""))
+            if (
+                one.statement.predicate_type != predicates.EVALUATION
+                or said.get("benchmark") != "perplexity"
+                or "perplexity" not in metrics
+            ):
+                continue
+            chunks = _count(_dict(said.get("settings")).get("chunks"))
+            if (digest, dataset) in shown:
+                continue
+            size = evidence.store.size(digest) if evidence.store.has(digest) else None
+            row = Row(file=names[digest], variant="this model", tier=tier, size_bytes=size, measured=_measured(evidence, one))
+            rows.setdefault((dataset, chunks), []).append((one, row))
+    notes = _warnings(evidence, list(chosen.ggufs.values()))
+    return [_table(found[0][0], datasets, tuple(row for _, row in found), notes) for found in rows.values()]
+
+
+def results(evidence: Evidence, chosen: Chosen, names: Mapping[Digest, str], datasets: Mapping[str, str]) -> tuple[Result, ...]:
+    """Every metric of every other benchmark on what is published; a true zero is a number like any other."""
+    found: list[Result] = []
+    subjects = {digest: names[digest] for digest in chosen.ggufs.values()} | ({chosen.model: "the folder"} if chosen.model else {})
+    for digest, name in subjects.items():
+        for one in evidence.counting(digest):
+            said = one.statement.predicate
+            if one.statement.predicate_type != predicates.EVALUATION or said.get("benchmark") == "perplexity":
+                continue
+            metrics = _dict(said.get("metrics"))
+            dataset = str(_dict(_dict(said.get("dataset")).get("digest")).get("sha256", ""))
+            source = evidence.source(one, _key(said.get("action")))
+            for metric in sorted(metric for metric in metrics if not metric.lower().startswith("stderr")):
+                error = next((str(metrics[key]) for key in (f"{metric}Stderr", *_ERRORS) if metrics.get(key) is not None), None)
+                if metric.endswith("Stderr"):
+                    continue
+                found.append(
+                    Result(
+                        file=name,
+                        benchmark=str(said.get("benchmark", "")),
+                        dataset=datasets.get(dataset, dataset[:12]),
+                        metric=metric,
+                        value=str(metrics[metric]),
+                        stderr=error,
+                        source=source,
+                    )
+                )
+    return tuple(found)
+
+
+def loads(evidence: Evidence, reports: Mapping[str, tuple[Digest, Digest]], seen: Mapping[str, Mapping[str, Any]]) -> tuple[Loads, ...]:
+    """What the checks of loading found.
+
+    Args:
+        evidence: where they are looked up.
+        reports: what was loaded, for people -> (key of the action, its report).
+        seen: what was loaded -> a report that was not recorded.
+    """
+    found = [_loads(what, said, None) for what, said in seen.items()]
+    for what, (key, digest) in reports.items():
+        run = evidence.made(digest)
+        if run is None:
+            hint = "Publish with a key that the policy trusts"
+            evidence.faults.append(Fault("loads", what, f"no trusted run gave the report {digest.short}", hint))
+            continue
+        found.append(_loads(what, evidence.read(digest), evidence.source(run, key)))
+    return tuple(found)
+
+
+def _loads(what: str, said: Mapping[str, Any], source: Source | None) -> Loads:
+    return Loads(what=what, how=said["how"], by=said["by"], parameters=said["parameters"], architecture=said["class"], source=source)
+
+
+# --- how it was made -----------------------------------------------------------------------------------------------------------
+
+
+def steps(evidence: Evidence, made: Sequence[Made]) -> tuple[Step, ...]:
+    """The runs behind what is published, by stage, in the order of their first entries."""
+    groups: dict[str, list[Made]] = {}
+    for one in made:
+        groups.setdefault(one.action.stage, []).append(one)
+    found = []
+    for stage, runs in groups.items():
+        vouching = [evidence.vouching(run.action) for run in runs]
+        signers = dict.fromkeys(name for run in runs for name in run.signers) | dict.fromkeys(name for names in vouching for name in names)
+        found.append(
+            Step(
+                stage=stage,
+                what=_spec_words([run.action for run in runs]),
+                entries=tuple(run.entry for run in runs if run.entry is not None),
+                signers=tuple(signers),
+                runs=len(runs),
+                confirmed=sum(len(names) > 1 for names in vouching),
+            )
+        )
+    return tuple(found)
+
+
+def _spec_words(actions: Sequence[Action]) -> str:
+    """What the specs of some runs of a stage have in common, as far as it is short."""
+    first = actions[0].spec
+    words = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in sorted(first.items())
+        if isinstance(value, (str, int)) and not isinstance(value, bool) and 0 < len(str(value)) <= 48
+        and all(other.spec.get(name) == value for other in actions)
+    ]  # fmt: skip
+    return ", ".join(words[:4]) + (", .." if len(words) > 4 else "")
+
+
+def base(evidence: Evidence, made: Sequence[Made], chosen: Chosen) -> Base:
+    """What the work started from: the models that were taken in, and how what is published relates to them."""
+    imports = [one for one in made if one.action.stage == "import-model"]
+    hubs = [
+        (str(one.action.spec.get("repo", "")), str(one.action.spec.get("commit", ""))) for one in made if one.action.stage == "hub-model"
+    ]
+    if not imports:
+        return Base(name="", hub="", revision="", relation="finetune", digest="")
+    first = imports[0]
+    source = str(first.action.spec.get("source") or "")
+    tree_digest = first.outputs.get("model")
+    if len(hubs) > 1 or len(imports) > 1:
+        relation = "merge"
+    else:
+        relation = "quantized" if chosen.model is None or chosen.model == tree_digest else "finetune"
+    hub, revision = hubs[0] if hubs else ("", "")
+    return Base(
+        name=hub or source or "a folder",
+        hub=hub,
+        revision=revision,
+        relation=relation,
+        digest=tree_digest.hex if tree_digest is not None else "",
+        others=tuple(name for name, _ in hubs[1:]),
+    )
+
+
+def sentence(evidence: Evidence, made: Sequence[Made], chosen: Chosen, found: Base, architecture: str, parameters: int) -> str:
+    """What it is, in one plain sentence; texts of others in it are escaped."""
+    kind = f"{card.md(architecture)} " if architecture else ""
+    stages = {one.action.stage for one in made}
+    forms = (["a folder of safetensors"] if chosen.model is not None else []) + (
+        [f"GGUF in {_listed([card.md(tier) for tier in chosen.ggufs])}"] if chosen.ggufs else []
+    )
+    if found.name:
+        start = f"{card.md(found.hub)} at commit {card.code(found.revision[:12])}" if found.hub else card.code(found.name)
+        called = f"The {kind}model {start}"
+    else:
+        called = f"A {kind}model of {count_words(parameters)} parameters" if parameters else f"A {kind}model"
+        called += ", trained from nothing" if "train-segment" in stages else ""
+    pruned = _pruning(evidence, made)
+    done = [pruned] if pruned else []
+    if found.name and "train-segment" in stages:
+        done.append("trained further")
+    if found.relation == "quantized" and not done:
+        return f"{called}, unchanged, as {_listed(forms)}."
+    return f"{called}{', ' if done else ''}{_listed(done)}; here as {_listed(forms)}."
+
+
+def _pruning(evidence: Evidence, made: Sequence[Made]) -> str:
+    run = next((one for one in reversed(made) if one.action.stage == "expert-select"), None)
+    if run is None:
+        return ""
+    keep, strategy = run.action.spec.get("keep"), card.md(str(run.action.spec.get("strategy", "")))
+    before = _experts(evidence, run.action.inputs.get("model"))
+    return (
+        f"with {keep} of its {before} experts in every layer kept (strategy {strategy})" if before else f"with {keep} experts a layer kept"
+    )
+
+
+def _experts(evidence: Evidence, model: Digest | None) -> int:
+    """Experts of a layer by a model's config; 0 where that cannot be read."""
+    from stages.families.family import expert_count
+
+    try:
+        if model is None:
+            return 0
+        listing = evidence.trees.get(model) or tree.load(evidence.store, model)
+        config = evidence.read(listing.entry("config.json").digest)
+        return expert_count(config)
+    except (StoreError, StageError, LedgerError, AttributeError):
+        return 0
+
+
+def count_words(count: int) -> str:
+    """A large number for people.
+
+    >>> count_words(5_840_640), count_words(46_702_792_704), count_words(950)
+    ('5.8 million', '46.7 billion', '950')
+    """
+    for scale, word in ((10**9, "billion"), (10**6, "million")):
+        if count >= scale:
+            return f"{count / scale:.1f} {word}"
+    return f"{count:,}"
+
+
+def loss_points(evidence: Evidence, made: Sequence[Made]) -> list[tuple[int, float]]:
+    """(step, loss) as the segments of a training noted them, each in its signed statement."""
+    points: dict[int, float] = {}
+    for one in made:
+        if one.action.stage != "train-segment":
+            continue
+        for run in lookup.sift(evidence.log.lookup(one.action.key), evidence.policy)[0][:1]:
+            noted = _dict(predicates.byproducts_of(run.statement).get("notes")).get("loss", [])
+            for item in noted if isinstance(noted, list) else []:
+                points[int(item[0])] = float(item[1])
+    return sorted(points.items())
+
+
+def datasets_of(materials: Mapping[str, str]) -> dict[str, str]:
+    """Hex SHA-256 -> the file's name, of what the recipe named."""
+    return {str(text).removeprefix("sha256:"): PurePosixPath(str(name)).name for name, text in materials.items()}
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def _key(value: Any) -> Digest | None:
+    try:
+        return Digest.parse(value)
+    except (StoreError, TypeError, AttributeError):
+        return None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int else 0

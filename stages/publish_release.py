@@ -1,0 +1,540 @@
+"""Release a planned publication: sign it, make everything that is derived from it, commit once, compare what is there with what was meant.
+
+The order is: alloy (lists every file that is loaded, by hash) -> `released` statement about the alloy -> its proof -> QR codes -> card ->
+`model.sig` over all of it -> one commit -> the listing is read back and compared -> `published` statement. Nothing refers to what is made
+after it, so every hash is of something finished.
+
+A kill between any two steps leaves the repository at its old commit or at the new one. Running again finds the release that was signed,
+makes the same documents from it, and commits them or sees that they are there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ledger import chunks, hub, inventory, locator, oms, publication, qr
+from ledger.alloy import WEIGHTS, file_hashes, model_hash
+from ledger.errors import HubMismatchError, HubNotFoundError, QrError, VerificationError
+from ledger.hub import HubFile, Listing
+from ledger.lookup import Trusted
+from ledger.proof import Proof
+from ledger.publication import PUBLICATION, PUBLISHED, RELEASED, Publication
+from stages import card, pictures, publish_facts, record, results
+from stages.pictures import Bar
+from stages.publish import Plan, keys_of
+from stages.publish_facts import Fault
+from store import canonical
+from store.digest import Digest
+from store.errors import CanonicalError, NotFoundError
+
+if TYPE_CHECKING:
+    from ledger.hub import Hub
+    from ledger.keys import PublicKey, Signer
+    from store.local import LocalCas
+
+Content = Path | bytes
+Clock = Callable[[], float]
+
+_KEPT = (".gitattributes",)
+"""What the Hub itself puts into a repository."""
+
+_MAX_FOREIGN = 8
+_MAX_PROOF_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of the repository as it will be.
+
+    Attributes:
+        content: the file, or its bytes. xet: the Xet hash, where it was computed.
+    """
+
+    path: str
+    content: Content
+    digest: Digest
+    size: int
+    xet: str | None = None
+
+    @property
+    def oid(self) -> str:
+        """Git's id of its bytes, for a file that is not in LFS."""
+        return hub.git_blob_oid(self.bytes())
+
+    def bytes(self) -> bytes:
+        """All of it; only of what is not in LFS, and so small."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+    def differs(self, file: HubFile | None) -> str:
+        """How a listed file differs from this one; "" when it does not."""
+        if file is None:
+            return "it is not there"
+        if file.size != self.size:
+            return f"expected {self.size:,} bytes, got {file.size:,}"
+        if file.sha256 is not None:
+            if file.sha256 != self.digest:
+                return f"expected {self.digest}, got {file.sha256}"
+            if not file.pointer_agrees:
+                return f"expected git id {hub.lfs_pointer_oid(self.digest, self.size)} of its LFS pointer, got {file.oid}"
+            if self.xet is not None and file.xet is not None and file.xet != self.xet:
+                return f"expected Xet hash {self.xet}, got {file.xet}"
+            return ""
+        return "" if file.oid == self.oid else f"expected git id {self.oid}, got {file.oid}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Everything that goes into the commit.
+
+    Attributes:
+        entries: sorted by path. delete: paths of an earlier publication that are no longer part of it.
+        number: entry of the release; None in a preview. reused: it was signed before. alloy: name and digest.
+        verify_url: what the QR holds. proof: of the release.
+    """
+
+    plan: Plan
+    entries: tuple[Entry, ...]
+    alloy: tuple[str, Digest]
+    verify_url: str
+    number: int | None = None
+    reused: bool = False
+    proof: Proof | None = None
+    model_key: PublicKey | None = None
+
+    def entry(self, path: str) -> Entry:
+        """The file of that path, which is there."""
+        return next(one for one in self.entries if one.path == path)
+
+
+# --- the alloy -----------------------------------------------------------------------------------------------------------------
+
+
+def alloy_bytes(planned: Plan, *, store: LocalCas, scratch: Path, when: str, earlier: Sequence[Mapping[str, Any]]) -> bytes:
+    """The alloy as it is published: the recipe, results made anew from the ledger, every loaded file by hash, the receipt.
+
+    Args:
+        planned: without faults.
+        store: where results are read.
+        scratch: an empty folder for what is hashed as a file.
+        when: it is issued, UTC.
+        earlier: the publications before this one, which stay.
+    """
+    evidence = planned.evidence
+    outputs: dict[str, dict[str, Digest]] = {}
+    for stage, output, digest in planned.outputs:
+        outputs.setdefault(stage, {})[output] = digest
+    for what, (_, report) in planned.reports.items():
+        outputs.setdefault("publish", {})[f"load-check {what}"] = report
+    keys = dict.fromkeys([*keys_of(planned.alloy), *(key for key, _ in planned.reports.values())])
+    finished = {key: _finished(evidence, key) for key in keys}
+    alloy = {name: value for name, value in planned.alloy.items() if name not in ("results", "receipt")}
+    if planned.licence.name and not alloy.get("license"):
+        alloy["license"] = planned.licence.name
+    told = results.results_of(planned.name, outputs, finished, store=store, log=evidence.log, policy=evidence.policy)
+    published = {file.path: file.local for file in planned.files if file.local is not None}
+    known = {file.path: (file.digest, file.size) for file in planned.files}
+    if planned.chunks:
+        name = planned.stem + chunks.ENDING
+        (scratch / "chunks").write_bytes(planned.chunks)
+        published[name], known[name] = scratch / "chunks", (Digest.of(planned.chunks), len(planned.chunks))
+    told["integrity"]["fileHashes"] = file_hashes(published, known=known)
+    weights = [(file.path, file.digest) for file in planned.files if file.path.endswith(WEIGHTS)]
+    told["integrity"]["modelHash"] = str(model_hash(weights))
+    alloy["results"] = told
+    target = f"hf:{planned.order.repo}"
+    this = {"target": target, "url": f"{hub.HUB}/{planned.order.repo}", "publishedAt": when}
+    alloy["receipt"] = {
+        "publications": [*earlier, this],
+        "verifyUrl": f"{planned.order.page}#{target}",
+        "issuedAt": when,
+        "ledger": dict(evidence.receipt),
+    }
+    return json.dumps(alloy, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _finished(evidence: publish_facts.Evidence, key: Digest) -> str:
+    """When a trusted run of an action was finished, by its statement."""
+    from ledger import lookup
+
+    for one in lookup.sift(evidence.log.lookup(key), evidence.policy)[0]:
+        details = one.statement.predicate.get("runDetails")
+        metadata = details.get("metadata") if isinstance(details, Mapping) else None
+        if isinstance(metadata, Mapping):
+            return str(metadata.get("finishedOn", ""))
+    return ""
+
+
+def core(alloy: Mapping[str, Any]) -> Any:
+    """What two releases of the same thing have in common: all but when, where to, and how large the log was."""
+    receipt = alloy.get("receipt")
+    receipt = receipt if isinstance(receipt, Mapping) else {}
+    ledger = receipt.get("ledger")
+    ledger = ledger if isinstance(ledger, Mapping) else {}
+    envelopes = [item.get("envelopeDigest") for item in ledger.get("entries", []) if isinstance(item, Mapping)]
+    return [
+        {name: value for name, value in alloy.items() if name != "receipt"},
+        sorted(map(str, envelopes)),
+        ledger.get("trees"),
+        receipt.get("verifyUrl"),
+    ]
+
+
+def _earlier(planned: Plan, store: LocalCas) -> tuple[list[Mapping[str, Any]], list[tuple[Trusted, Publication, Any]]]:
+    """The publications that happened before, as receipts name them; and every trusted release to this place whose alloy is here."""
+    evidence = planned.evidence
+    statements = publication.counting(evidence.log.by_type(PUBLICATION), evidence.policy)
+    receipts: list[Any] = [planned.alloy.get("receipt")]
+    releases: list[tuple[Trusted, Publication, Any]] = []
+    for one, said in statements:
+        try:
+            alloy = canonical.loads(store.read(said.alloy[1]))
+        except (NotFoundError, CanonicalError):
+            continue
+        if said.event == PUBLISHED and said.name == planned.name:
+            receipts.append(alloy.get("receipt"))
+        if said.event == RELEASED and said.target == f"hf:{planned.order.repo}":
+            releases.append((one, said, alloy))
+    known: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for receipt in receipts:
+        listed = receipt.get("publications") if isinstance(receipt, Mapping) else None
+        for item in listed if isinstance(listed, list) else []:
+            if isinstance(item, Mapping):
+                known.setdefault((str(item.get("target")), str(item.get("publishedAt"))), item)
+    return list(known.values()), releases
+
+
+# --- the release ---------------------------------------------------------------------------------------------------------------
+
+
+def release(
+    planned: Plan,
+    facts: card.Facts,
+    *,
+    store: LocalCas,
+    scratch: Path,
+    model_signer: Signer | None,
+    clock: Clock = time.time,
+) -> Release:
+    """Sign the release, unless the same was signed before, and make every document.
+
+    Args:
+        planned: without faults; its log can append.
+        facts: of the card.
+        store: keeps the alloy.
+        scratch: an empty folder.
+        model_signer: of a P-256 key, for `model.sig`; None leaves it out.
+        clock: seconds since the epoch.
+
+    Raises:
+        StatementError, LogError, PublicKeyError: it cannot be signed.
+    """
+    log = planned.evidence.log
+    name = f"{planned.stem}{inventory.ALLOY}"
+    earlier, before = _earlier(planned, store)
+    when = record.utc(clock())
+    data = alloy_bytes(planned, store=store, scratch=scratch, when=when, earlier=earlier)
+    wanted = core(canonical.loads(data))
+    same = next(((one, said) for one, said, alloy in reversed(before) if core(alloy) == wanted and said.alloy[0] == name), None)
+    if same is not None:
+        number, digest = same[0].entry.number, same[1].alloy[1]
+        data = store.read(digest)
+    else:
+        digest = store.put(data)
+        alloy = canonical.loads(data)
+        statement = Publication(
+            event=RELEASED,
+            target=f"hf:{planned.order.repo}",
+            name=planned.name,
+            version=planned.version,
+            alloy=(name, digest),
+            recipe_hash=Digest.parse(alloy["recipeHash"]) if "recipeHash" in alloy else None,
+            model_hash=Digest.parse(alloy["results"]["integrity"]["modelHash"]),
+        )
+        number = log.append([statement.payload()], [statement.line()])[0].number
+    proof = Proof.of(log, number)
+    made = _documents(planned, facts, data, proof, model_signer)
+    return replace(made, number=number, reused=same is not None, proof=proof)
+
+
+def preview(planned: Plan, facts: card.Facts, *, store: LocalCas, scratch: Path, clock: Clock = time.time) -> Release:
+    """The same without signing anything: no release, so neither its proof nor `model.sig`."""
+    earlier, _ = _earlier(planned, store)
+    data = alloy_bytes(planned, store=store, scratch=scratch, when=record.utc(clock()), earlier=earlier)
+    return _documents(planned, facts, data, None, None)
+
+
+def _documents(planned: Plan, facts: card.Facts, alloy: bytes, proof: Proof | None, model_signer: Signer | None) -> Release:
+    """Every file of the repository, made from the alloy and the proof of its release."""
+    stem, page = planned.stem, planned.order.page
+    name, digest = f"{stem}{inventory.ALLOY}", Digest.of(alloy)
+    url = locator.verify_url(planned.order.repo, digest, page)
+    lines = [*planned.evidence.lines, *([proof.envelope] if proof is not None else [])]
+    made: dict[str, bytes] = {
+        name: alloy,
+        stem + inventory.ATTESTATIONS: b"".join(line + b"\n" for line in lines),
+        card.VERIFY_QR: qr.png(url),
+    }
+    if planned.chunks:
+        made[stem + chunks.ENDING] = planned.chunks
+    if proof is not None:
+        made[stem + inventory.PROOF] = proof.to_text()
+        packed = _proof_qr(proof, page)
+        if packed is not None:
+            made[card.PROOF_QR] = packed
+    drawn = draw(planned, facts)
+    made |= {path: picture.encode() for path, (picture, _) in drawn.items()}
+    facts = replace(
+        facts,
+        alloy=name,
+        alloy_digest=digest.hex,
+        verify_url=url,
+        # As large as when it was released: the same release has the same card, however the log grew since.
+        log=(planned.evidence.log.origin, proof.number + 1 if proof is not None else planned.evidence.log.size),
+        release=proof.number if proof is not None else None,
+        model_key=str(model_signer.public) if model_signer is not None else None,
+        proof_qr=card.PROOF_QR in made,
+        pictures={path: words for path, (_, words) in drawn.items()},
+    )
+    made["README.md"] = card.render(facts).encode()
+    xets = {item["filename"]: item.get("xetHash") for item in canonical.loads(alloy)["results"]["integrity"]["fileHashes"]}
+    entries = [Entry(path, content, Digest.of(content), len(content), xets.get(path)) for path, content in made.items()]
+    entries += [
+        Entry(file.path, file.local, file.digest, file.size, xets.get(file.path)) for file in planned.files if file.local is not None
+    ]
+    if model_signer is not None:
+        bundle = oms.sign({one.path: one.digest for one in entries}, model_signer, name=planned.name)
+        entries.append(Entry(inventory.SIGNATURE, bundle, Digest.of(bundle), len(bundle)))
+    return Release(
+        plan=planned,
+        entries=tuple(sorted(entries, key=lambda one: one.path)),
+        alloy=(name, digest),
+        verify_url=url,
+        model_key=model_signer.public if model_signer is not None else None,
+    )
+
+
+def _proof_qr(proof: Proof, page: str) -> bytes | None:
+    try:
+        return qr.png(proof.to_qr(page))
+    except QrError:
+        return None  # many witnesses: the proof is beside the alloy all the same
+
+
+def draw(planned: Plan, facts: card.Facts) -> dict[str, tuple[str, str]]:
+    """Path -> (SVG, what it shows) of the pictures that there are numbers for."""
+    drawn: dict[str, tuple[str, str]] = {}
+    for number, table in enumerate(facts.tables):
+        suffix = f"-{number}" if number else ""
+        bars = [
+            Bar(f"{row.variant} {row.tier}", row.measured.value, row.measured.low, row.measured.high, own=bool(row.file))
+            for row in table.rows
+        ]
+        title = f"Perplexity on {table.dataset}, {table.scored:,} tokens"
+        unit = "perplexity with its 95 % interval; further left is better"
+        drawn[card.PERPLEXITY.format(suffix)] = pictures.intervals(bars, title=title, unit=unit), title
+        changes = [(row, row.difference) for row in table.rows if row.difference is not None]
+        if changes:
+            bars = [
+                Bar(f"{row.variant} {row.tier}", change.percent, change.low, change.high, own=bool(row.file)) for row, change in changes
+            ]
+            limit = next((change.limit for _, change in changes if change.limit is not None), None)
+            marks = [(0.0, "no difference"), *([(limit, f"limit {limit:+g} %")] if limit is not None else [])]
+            title = f"Perplexity against the base of the same type, on {table.dataset}"
+            unit = "paired difference in per cent with its 95 % interval; further left is better"
+            drawn[card.DIFFERENCE.format(suffix)] = pictures.intervals(bars, title=title, unit=unit, marks=marks, signed=True), title
+    points = publish_facts.loss_points(planned.evidence, planned.made)
+    if len(points) > 1:
+        drawn[card.LOSS] = pictures.loss(points, title="Loss of the training"), "Loss of the training, as its segments noted it"
+    return drawn
+
+
+# --- the commit ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a publication came to.
+
+    Attributes:
+        commit: the repository is at. changed: whether this run made it. created: whether the repository is new.
+        compared: how many files were compared. number: entry of the statement that it was published.
+    """
+
+    commit: str
+    changed: bool
+    created: bool
+    compared: int
+    number: int
+
+
+def look(planned: Plan, place: Hub, store: LocalCas) -> tuple[Listing | None, list[Fault]]:
+    """What is in the repository now (None: there is none), and the fault that others have put files there.
+
+    Raises:
+        HubError: the Hub gives no answer that can be used.
+    """
+    try:
+        listing = place.listing(planned.order.repo)
+    except HubNotFoundError:
+        return None, []
+    ours = {file.path for file in planned.files} | {"README.md"} | _derived(planned.stem)
+    _, before = _earlier(planned, store)
+    for _, said, alloy in before:
+        ours |= _derived(said.alloy[0].removesuffix(inventory.ALLOY))
+        ours |= {str(item.get("filename")) for item in alloy["results"]["integrity"]["fileHashes"]}
+    strange = [file.path for file in listing.files if file.path not in ours and file.path not in _KEPT and not _is_picture(file.path)]
+    if not strange:
+        return listing, []
+    shown = ", ".join(strange[:_MAX_FOREIGN]) + (f" and {len(strange) - _MAX_FOREIGN} more" if len(strange) > _MAX_FOREIGN else "")
+    hint = "Delete them on the Hub, or publish to a repository of its own: a publication vouches for every file beside it"
+    return listing, [Fault("repository", listing.repo, f"it holds files that are not of this publication: {shown}", hint)]
+
+
+def _derived(stem: str) -> set[str]:
+    """What a publication makes itself, but for pictures."""
+    endings = (inventory.ALLOY, inventory.ATTESTATIONS, inventory.PROOF, chunks.ENDING)
+    return {stem + ending for ending in endings} | {inventory.SIGNATURE, card.PROOF_QR, card.VERIFY_QR}
+
+
+def _is_picture(path: str) -> bool:
+    return path.startswith("assets/") and path.endswith(".svg") and path.count("/") == 1
+
+
+def outdated(made: Release, listing: Listing | None) -> tuple[str, ...]:
+    """Files of an earlier publication that are no part of this one; they are deleted in the same commit."""
+    paths = {one.path for one in made.entries} | set(_KEPT)
+    return tuple(file.path for file in listing.files if file.path not in paths) if listing is not None else ()
+
+
+def stands(made: Release, listing: Listing, place: Hub) -> bool:
+    """Whether the repository holds exactly this release already.
+
+    What is signed anew each time (`model.sig`), and what grows with the log (the proof, its QR), counts when it is valid for this release.
+    """
+    listed = {file.path: file for file in listing.files if file.path not in _KEPT}
+    own = {one.path: one for one in made.entries}
+    proof_path = made.plan.stem + inventory.PROOF
+    loose = {inventory.SIGNATURE, proof_path, card.PROOF_QR}
+    if set(listed) != set(own) or any(one.differs(listed[path]) for path, one in own.items() if path not in loose):
+        return False
+    try:
+        data = place.read(listing.repo, listing.commit, proof_path, limit=_MAX_PROOF_BYTES)
+        proof = Proof.from_text(data)
+        if made.proof is None or (proof.envelope, proof.number) != (made.proof.envelope, made.proof.number):
+            return False
+        if any(row.status in ("failed", "unverified") for row in proof.check(made.plan.evidence.policy)):
+            return False
+        there = {path: one for path, one in own.items() if path != inventory.SIGNATURE}
+        there[proof_path] = _bytes(proof_path, data)
+        picture = _proof_qr(proof, made.plan.order.page)
+        if picture is not None:
+            there[card.PROOF_QR] = _bytes(card.PROOF_QR, picture)
+        if any(there[path].differs(listed[path]) for path in loose & set(there)):
+            return False
+        if made.model_key is None:
+            return True
+        bundle = place.read(listing.repo, listing.commit, inventory.SIGNATURE, limit=oms.MAX_BUNDLE_BYTES)
+        return dict(oms.verify(bundle, [made.model_key]).files) == {path: one.digest for path, one in there.items()}
+    except (VerificationError, HubNotFoundError):
+        return False
+
+
+def _bytes(path: str, data: bytes) -> Entry:
+    return Entry(path, data, Digest.of(data), len(data))
+
+
+def publish(made: Release, place: Hub, listing: Listing | None, *, private: bool, clock: Clock = time.time) -> Outcome:
+    """Make the repository hold this release: one commit, unless it does already; then read it back, compare, and state it.
+
+    Args:
+        made: signed.
+        place: where to.
+        listing: what `look` found, without a fault; a commit that was made since is refused.
+        private: of a repository that is made.
+        clock: seconds since the epoch.
+
+    Raises:
+        HubConflictError: somebody else committed meanwhile; nothing was published.
+        HubMismatchError: the Hub lists something else than was sent. HubError: it gives no answer, or refuses.
+    """
+    repo = made.plan.order.repo
+    created = listing is None
+    if listing is None:
+        place.create(repo, private=private)
+        listing = place.listing(repo)
+    commit = listing.commit
+    changed = not stands(made, listing, place)
+    if changed:
+        message = f"{made.plan.name} {made.plan.version}: {made.alloy[1].short}"
+        files = {one.path: one.content for one in made.entries}
+        commit = place.commit(repo, files, parent=listing.commit, message=message, delete=outdated(made, listing))
+    already = None if changed else _stated(made)
+    if already is not None:
+        return Outcome(commit=commit, changed=False, created=False, compared=len(made.entries), number=already)
+    compared = len(made.entries) if not changed else compare(made, place, commit)
+    alloy = canonical.loads(made.entry(made.alloy[0]).bytes())
+    said = Publication(
+        event=PUBLISHED,
+        target=f"hf:{repo}",
+        name=made.plan.name,
+        version=made.plan.version,
+        alloy=made.alloy,
+        recipe_hash=Digest.parse(alloy["recipeHash"]) if "recipeHash" in alloy else None,
+        model_hash=Digest.parse(alloy["results"]["integrity"]["modelHash"]),
+        revision=commit,
+        url=f"{hub.HUB}/{repo}",
+        files=compared,
+        compared_on=record.utc(clock()),
+    )
+    number = made.plan.evidence.log.append([said.payload()], [said.line()])[0].number
+    return Outcome(commit=commit, changed=changed, created=created, compared=compared, number=number)
+
+
+def _stated(made: Release) -> int | None:
+    """The entry that says that this release was published here."""
+    log = made.plan.evidence.log
+    for one, said in publication.counting(log.by_subject(made.alloy[1]), made.plan.evidence.policy):
+        if said.event == PUBLISHED and said.target == f"hf:{made.plan.order.repo}":
+            return one.entry.number
+    return None
+
+
+def compare(made: Release, place: Hub, commit: str) -> int:
+    """Read the listing of a commit back and compare every file: size, SHA-256, git id, and the Xet hash where the Hub gives one.
+
+    Returns:
+        how many files were compared.
+
+    Raises:
+        HubMismatchError: naming the first file that differs, with expected and got, and how many more do.
+        HubError: the Hub gives no answer that can be used.
+    """
+    repo = made.plan.order.repo
+    listing = place.listing(repo, commit)
+    listed = {file.path: file for file in listing.files}
+    stored = [path for path, file in listed.items() if file.sha256 is not None and path in {one.path for one in made.entries}]
+    xets = place.xet(repo, commit, stored) if stored else {}
+    wrong: list[tuple[str, str]] = []
+    for one in made.entries:
+        file = listed.get(one.path)
+        if file is not None and one.path in xets:
+            file = replace(file, xet=xets[one.path])
+        if problem := one.differs(file):
+            wrong.append((one.path, problem))
+    extra = sorted(set(listed) - {one.path for one in made.entries} - set(_KEPT))
+    wrong += [(path, "expected no such file") for path in extra]
+    if wrong:
+        path, problem = wrong[0]
+        more = f"; {len(wrong) - 1} more files differ: {', '.join(name for name, _ in wrong[1:6])}" if len(wrong) > 1 else ""
+        raise HubMismatchError(
+            f"{repo} at commit {commit} does not hold what was sent: {path}: {problem}{more}. It is not stated as published. "
+            "Publish again; if it stays so, the Hub, or something between, changes files",
+            expected=problem,
+            got=path,
+        )
+    return len(made.entries)
