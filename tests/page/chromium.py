@@ -53,10 +53,11 @@ class Chromium:
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
         command = [BINARY, *_FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
-        # The shell moves the two pipe ends to the descriptors that the browser expects; Python cannot choose numbers for a child.
+        # The shell moves the two pipe ends to the descriptors that the browser expects; Python cannot choose numbers for a child. It is
+        # bash because dash knows only descriptors of one digit.
         script = f'exec 3<&{to_read} 4>&{to_write}; exec "$@"'
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", script, "chromium", *command],
+            ["/bin/bash", "-c", script, "chromium", *command],
             pass_fds=(to_read, to_write), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "HOME": self._profile},
         )  # fmt: skip
@@ -109,12 +110,14 @@ class Chromium:
         if session is not None:
             message["sessionId"] = session
         data = json.dumps(message).encode() + b"\0"
-        while data:
-            data = data[os.write(self._to, data) :]
         try:
+            while data:
+                data = data[os.write(self._to, data) :]
             found = answer.get(timeout=_ANSWER_S)
         except queue.Empty as error:
             raise BrowserError(f"{method} was not answered within {_ANSWER_S:.0f} s") from error
+        except BrokenPipeError as error:
+            raise BrowserError(f"{BINARY} has ended, exit code {self._process.poll()}") from error
         finally:
             del self._answers[number]
         if "error" in found:
