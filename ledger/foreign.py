@@ -399,7 +399,7 @@ def examine_foreign(
         source: the file, or its bytes. What the alloy names beside the file is hashed too, and told where it is equal; a chain in
             `.attestation/` is compared with the repository that it lies in.
         expected: the hash from a code, a link, or the person; cut ones are accepted and called that.
-        listing: what the Hub lists for its repository.
+        listing: what the Hub lists for its repository. Whether the bytes behind it were read is for who asked the Hub to say.
         name: what it is called in the report; default: the file's name.
         folder: where its repository's files lie: each that the alloy names must be as it says.
 
@@ -498,9 +498,6 @@ def _hash_rows(claims: Sequence[HashClaim], *, pinned: bool, named: bool) -> lis
             rows.append(Row("self-reported", f"{text}. The file agrees with itself, which says nothing about who wrote it", aside=True))
         else:
             rows.append(Row("proven" if pinned else "self-reported", text, aside=True))
-    if any(claim.by == "listing" for claim in claims if claim.verdict == "equal"):
-        text = "the bytes behind the Hub's list: whoever uploaded them declared these hashes"
-        rows.append(Row("unverified", text, "--spot N reads some of them, --full all"))
     for group in _groups([claim for claim in claims if claim.verdict == "open"]):
         rows.append(Row("unverified", f"{_names(group)}: {_reasons(group)}"))
     for group in _groups(loose):
@@ -609,7 +606,8 @@ def _history_row(alloy: ForeignAlloy) -> Row:
     kinds = [printable(str(_dict(item).get("type", "?")), 40) for item in stages]
     listed = f" ({some(kinds)})" if kinds else ""
     told = "planned" if not alloy.executed else "told"
-    text = f"a chain of custody: there is none. {len(stages)} stages{listed} are {told}, and no input or output of them is named by a hash"
+    count = f"{len(stages)} stages{listed} are" if len(stages) != 1 else f"1 stage{listed} is"
+    text = f"a chain of custody: there is none. {count} {told}, and no input or output of them is named by a hash"
     derived = _dict(alloy.raw.get("derivedFrom")).get("repo")
     if derived is not None:
         text += f"; it was derived from {printable(str(derived), 80)}, whose numbers it repeats for other bytes"
