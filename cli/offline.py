@@ -26,7 +26,6 @@ def offline(target: str, file: Path | None, policy: Policy) -> Report:
         UsageError: the target or the file is none of these. QrError: no code can be read in the picture. ProofError: it is no proof.
         StoreError: a file cannot be read.
     """
-    from ledger import cosign
     from ledger.proof import examine_file
     from ledger.report import Report, Row
     from store import files
@@ -34,7 +33,7 @@ def offline(target: str, file: Path | None, policy: Policy) -> Report:
 
     proof = _proof(target)
     inputs = {"proof": Digest.of(proof.to_text())}
-    rows = (*proof.check(policy), *cosign.travelled([proof.checkpoint], policy))
+    rows = proof.check(policy)
     if file is None:
         text = "whether a file of yours is the one that the statement is about: none was given"
         rows = (*rows, Row("unverified", text, "name it too: ledger verify --offline PROOF FILE"))

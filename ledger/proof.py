@@ -173,31 +173,25 @@ class Proof:
     def check(self, policy: Policy) -> tuple[Row, ...]:
         """Check all of it against a policy, and against nothing else.
 
-        That is: the checkpoint's signature by a key that the policy lets sign a log, the inclusion of the envelope, and the envelope's
-        signature by a key that the policy trusts for such a statement at that place.
+        That is: the checkpoint's signature by a key that the policy lets sign a log, and its age when the policy wants witnesses; the
+        inclusion of the envelope; and the envelope's signature by a key that the policy trusts for such a statement at that place.
         """
         rows: list[Row] = []
         placed = self._check_place(policy, rows)
+        rows += cosign.travelled([self.checkpoint], policy)
         entry = Entry(self.number if placed else UNPLACED, "", self.envelope, self.checkpoint)
+        number = self.number if placed else None
         try:
             trusted = lookup.accept(entry, policy)
         except VerificationError as error:
-            rows.append(
-                Row(
-                    "failed",
-                    f"the statement counts for nothing here: {error}",
-                    f"If you trust who signed it, name the key in {policy.source}",
-                )
-            )
-            return tuple(rows)
+            hint = f"If you trust who signed it, name the key in {policy.source}"
+            return (*rows, Row("failed", f"the statement counts for nothing here: {error}", hint))
         who = " and ".join(trusted.signers)
         about = ", ".join(f"{printable(name, 80)} ({digest})" for name, digest in list(trusted.statement.subjects.items())[:_SHOWN])
         more = f" and {len(trusted.statement.subjects) - _SHOWN} more" if len(trusted.statement.subjects) > _SHOWN else ""
         kind = printable(trusted.statement.predicate_type, 80)
-        number = self.number if placed else None
-        rows.append(
-            Row("proven", f"{who}, whom {policy.source} trusts for this, signed a statement ({kind}) about {about}{more}", entry=number)
-        )
+        text = f"{who}, whom {policy.source} trusts for this, signed a statement ({kind}) about {about}{more}"
+        rows.append(Row("proven", text, entry=number))
         if trusted.statement.predicate_type == publication.PUBLICATION:
             rows.append(_publication(trusted, number))
         return tuple(rows)

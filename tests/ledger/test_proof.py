@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import zlib
 from base64 import b64encode
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger import dsse, note, proof, qr, statement, tlog
+from ledger import cosign, dsse, note, proof, qr, statement, tlog
 from ledger.errors import LedgerError, LogError, ProofError
 from ledger.locator import VERIFY_PAGE
 from ledger.policy import Policy
@@ -22,7 +23,7 @@ from ledger.testing import UnsafeSigner, append_runs, chain_of_runs, unsafe_log,
 from store.digest import Digest
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "proof"
-ALICE, MALLORY = UnsafeSigner("alice"), UnsafeSigner("mallory")
+ALICE, BOB, MALLORY = UnsafeSigner("alice"), UnsafeSigner("bob"), UnsafeSigner("mallory")
 TRUSTING = unsafe_policy("alice")
 
 ALLOY = b'{"name":"tiny-6e","version":"1.0.0"}\n'
@@ -381,6 +382,24 @@ def test_a_key_for_other_artifacts_signs_no_log_and_no_release() -> None:
     assert statuses(PROOF, Policy.parse(text)) == ["unverified", "failed"]
     allowed = Policy.parse(text.replace("other*", "tiny-6e.alloy.json"))
     assert statuses(PROOF, allowed) == ["unverified", "proven", "attested"]
+
+
+def test_a_policy_that_wants_witnesses_gets_them_or_fails() -> None:
+    """Fresh enough: proven; too old, none, or a cosignature of another checkpoint: failed. They fit into the QR too."""
+    text = f'version: 1\nkeys: {{alice: "{ALICE.public}", bob: "{BOB.public}"}}\nrules: [{{keys: [alice]}}]\n'
+    wanting = Policy.parse(text + "checkpoints: {maxAge: 30d, witnesses: [bob], threshold: 1}\n")
+    now = int(time.time())
+
+    def seen(when: int) -> Proof:
+        return Proof(ENVELOPE, 3, 7, PROOF.hashes, cosign.sign(PROOF.checkpoint, BOB, when=when))
+
+    assert statuses(seen(now), wanting) == ["proven", "proven", "proven", "attested"]
+    assert Proof.from_qr(seen(now).to_qr(VERIFY_PAGE)) == seen(now)
+    for stale in (PROOF, seen(now - 31 * 86_400), seen(now + 86_400)):
+        assert statuses(stale, wanting) == ["proven", "failed", "proven", "attested"]
+    other = cosign.sign(proof_of(size=8).checkpoint, BOB, when=now).rpartition(b"\n\n")[2].splitlines()[-1]
+    borrowed = Proof(ENVELOPE, 3, 7, PROOF.hashes, PROOF.checkpoint + other + b"\n")
+    assert "failed" in statuses(borrowed, wanting)
 
 
 def test_hostile_names_reach_no_terminal() -> None:
