@@ -139,10 +139,11 @@ def _accept(entry: Entry, policy: Policy, others: Callable[[_Claim], list[Entry]
     try:
         trusted = Trusted(entry, statement, policy.judge(statement, signed, position=position))
     except UntrustedError:
-        if not policy.together:
+        claim = _claim_of(entry) if policy.together else None
+        if claim is None:
             raise
         votes = [(statement, policy.counting(signed, position))]
-        votes += [(one.statement, _voters(one, policy)) for one in others(_claim(statement)) if one is not entry]
+        votes += [(one.statement, _voters(one, policy)) for one in others(claim) if one is not entry]
         together = policy.judge_together(votes)[0]
         if not together:
             raise
@@ -155,10 +156,9 @@ def _by_claim(entries: Iterable[Entry]) -> dict[_Claim, list[Entry]]:
     """Entries by what they say; those that say nothing readable are left out, whoever asks about them is told."""
     claims: dict[_Claim, list[Entry]] = {}
     for entry in entries:
-        try:
-            claims.setdefault(_claim(entry.statement), []).append(entry)
-        except (VerificationError, StoreError):
-            continue
+        claim = _claim_of(entry)
+        if claim is not None:
+            claims.setdefault(claim, []).append(entry)
     return claims
 
 
@@ -171,12 +171,16 @@ def _voters(entry: Entry, policy: Policy) -> frozenset[str]:
     return policy.counting(signed, None if entry.number == UNPLACED else entry.number)
 
 
-def _claim(statement: Statement) -> _Claim:
-    """What two statements must have in common to say the same."""
-    subjects = tuple(sorted((name, str(digest)) for name, digest in statement.subjects.items()))
-    if statement.predicate_type == predicates.RUN:
-        return predicates.RUN, predicates.action_of(statement).key, predicates.exact_in(statement), subjects
-    return statement.predicate_type, canonical.dumps(statement.predicate), subjects
+def _claim_of(entry: Entry) -> _Claim | None:
+    """What two entries must have in common to say the same; None when it cannot be read."""
+    try:
+        statement = entry.statement
+        subjects = tuple(sorted((name, str(digest)) for name, digest in statement.subjects.items()))
+        if statement.predicate_type == predicates.RUN:
+            return predicates.RUN, predicates.action_of(statement).key, predicates.exact_in(statement), subjects
+        return statement.predicate_type, canonical.dumps(dict(statement.predicate)), subjects
+    except (VerificationError, StoreError):
+        return None
 
 
 def find(log: Entries, policy: Policy, action: Action, *, environment_digest: Digest | None = None) -> Hit | None:
