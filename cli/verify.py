@@ -77,15 +77,16 @@ def verify(
     then a KEY or the number of an entry; without it everything is made again that one key alone vouches for, the shortest first.
     """
     output = Output(json=json)
+    if again.key is not None and vsa is None and not rerun:
+        raise UsageError("--key names the key that signs; nothing is signed without --rerun or --vsa")
+    if not rerun:
+        _refuse_idle(target, file, offline=offline, expect=expect, spot=spot, full=full, into=into)
     workspace = _workspace(target, ledger)
     trusted = _policy(policy, workspace, target, ledger)
     if rerun:
         from cli.rerun import rerun as make_again
 
         return make_again(target, workspace or open_here(ledger), trusted, again, output)
-    if again.key is not None and vsa is None:
-        raise UsageError("--key names the key that signs; nothing is signed without --rerun or --vsa")
-    _refuse_idle(target, file, offline=offline, expect=expect, spot=spot, full=full, into=into)
     if offline and target is not None:
         from cli.offline import offline as check_offline
 
@@ -200,7 +201,15 @@ def _whose(workspace: Workspace) -> list[Row]:
 def facts(report: Report, policy: Policy) -> dict[str, object]:
     """A report as JSON."""
     rows = [{"status": row.status, "text": row.text, "hint": row.hint or None, "entry": row.entry} for row in report.rows]
-    return {"target": report.target, "verdict": report.verdict, "exit_code": report.exit_code, "policy": policy.source, "rows": rows}
+    return {
+        "target": report.target,
+        "verdict": report.verdict,
+        "exit_code": report.exit_code,
+        "policy": policy.source,
+        "levels": list(report.levels),
+        "subjects": {name: str(digest) for name, digest in report.subjects.items()},
+        "rows": rows,
+    }
 
 
 def lines(report: Report, output: Output) -> Iterable[str]:

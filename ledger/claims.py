@@ -145,11 +145,9 @@ class Claims:
             text = f"{name} is about a statement that {base(companion(self.name, ATTESTATIONS))} does not have"
             self._problems.append(Row("failed", text, "Take both files again from where they were published"))
             return []
-        rows = read.check(self._policy)
-        self._problems += [row for row in rows if row.status == "failed"]
-        place = [row for row in rows if row.aside or row.status == "unverified"]
-        self._files_rows += place
-        return [Entry(read.number, "", read.envelope, read.checkpoint)] if any(row.status == "proven" for row in place) else []
+        rows = read.place(self._policy)
+        self._files_rows += rows
+        return [Entry(read.number, "", read.envelope, read.checkpoint)] if any(row.status == "proven" for row in rows) else []
 
     def _read_list(self, value: Mapping[str, Any]) -> None:
         integrity = _dict(_dict(value.get("results")).get("integrity"))

@@ -196,6 +196,12 @@ class Proof:
             rows.append(_publication(trusted, number))
         return tuple(rows)
 
+    def place(self, policy: Policy) -> tuple[Row, ...]:
+        """Whether the entry's place in the log is proven by somebody trusted, whatever the entry says and whoever signed it."""
+        rows: list[Row] = []
+        self._check_place(policy, rows)
+        return tuple(rows)
+
     def _check_place(self, policy: Policy, rows: list[Row]) -> bool:
         """Whether the entry's place in the log is proven by somebody trusted; says so."""
         parsed = note.parse_note(self.checkpoint)

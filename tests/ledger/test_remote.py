@@ -239,6 +239,8 @@ def test_an_alloy_of_others_gets_its_honest_verdict(hub: LoopbackHub) -> None:
     foreign = json.dumps({"name": "tiny", "version": "1.0.0", "source": {"baseModel": "m"}, "stages": [{"type": "quant"}]}).encode()
     hub.put(REPO, {"tiny.alloy.json": foreign, GGUF: b"weights"})
     assert audit(hub).exit_code == 3
+    assert audit(hub, f"hf:{REPO}@{Digest.of(foreign)}").exit_code == 3  # whose weights are these?
+    hub.put(REPO, {GGUF: None})
     assert audit(hub, f"hf:{REPO}@sha256:{Digest.of(foreign).hex[:16]}").exit_code == 3
     pinned = audit(hub, f"hf:{REPO}@{Digest.of(foreign)}", depth=Depth(full=True))
     assert (pinned.exit_code, pinned.verdict[:8]) == (0, "UNSIGNED")
