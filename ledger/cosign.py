@@ -85,7 +85,8 @@ def sign(signed: bytes, signer: Signer, *, when: int) -> bytes:
     mark = key_hash(signer.name, signer.public)
     lines = zip(_lines(signed), parsed.signatures, strict=True)
     kept = [line for line, one in lines if (one.name, one.key_hash) != (signer.name, mark)]
-    blob = mark + when.to_bytes(8, "big") + signer.sign(_message(parsed, when))
+    message = _message(parsed, when)
+    blob = mark + when.to_bytes(8, "big") + signer.sign(message)
     line = f"— {signer.name} {b64encode(blob).decode()}\n"
     cosigned = f"{parsed.text}\n{''.join(kept)}{line}".encode()
     note.parse_note(cosigned)
