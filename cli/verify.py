@@ -19,7 +19,7 @@ from cli.output import Output, Style, clean, place
 from cli.rerun import Again
 from cli.rerun import options as rerun_options
 from cli.targets import Asked, report_on
-from cli.workspace import POLICY, Workspace, find, open_here, refuse_foreign
+from cli.workspace import POLICY, Workspace, agent_keys, find, open_here, refuse_foreign
 
 if TYPE_CHECKING:
     from ledger.policy import Policy
@@ -100,6 +100,8 @@ def verify(
         report = report_on(target, trusted, workspace, Asked(expect, spot or 0, full, into))
     if policy is None and workspace is not None:
         report = replace(report, rows=(*report.rows, *_whose(workspace)))
+    if not trusted.rules:
+        report = replace(report, rows=(*report.rows, _nobody(trusted)))
     if vsa is not None:
         _summarise(report, trusted, workspace, again.key, vsa)
     output.show(facts(report, trusted), lambda: lines(report, output))
@@ -191,11 +193,18 @@ def _whose(workspace: Workspace) -> list[Row]:
     from ledger.keys import KeyStore
     from ledger.verify import Row
 
-    own = {public for _, public, _ in KeyStore.default().list()}
-    if own & set(workspace.written.keys.values()):
+    own = {public for _, public, _ in KeyStore.default().list()} or {public for _, public in agent_keys()}
+    if own & set(workspace.written.keys.values()) or not workspace.written.rules:
         return []
     where = place(workspace.folder / POLICY)
     return [Row("unverified", f"who wrote {where}: it names no key of yours", "if this ledger came from somebody else: --policy FILE")]
+
+
+def _nobody(policy: Policy) -> Row:
+    from ledger.verify import Row
+
+    text = f"{policy.source} has no rules, so it trusts nobody, and no signature proves anything here"
+    return Row("unverified", text, "trust somebody: ledger key trust NAME KEY, or --policy FILE", aside=True)
 
 
 def facts(report: Report, policy: Policy) -> dict[str, object]:

@@ -42,18 +42,8 @@ def witness(
 
     output = Output(json=json)
     try:
-        if request is not None or take is not None:
-            workspace = _workspace(target, ledger)
-            if take is not None:
-                kept = cosign.keep(workspace.log, files.read_small(take, 2**20))
-                output.show({"kept": kept}, [f"kept in {place(kept)}; receipts and proofs carry it from now on"])
-                return DONE
-            text = cosign.request(workspace.log, request or 0).decode()
-            output.show({"request": text}, text.splitlines())
-            return DONE
-        watcher = cosign.Witness(_signer(key), Memory.default())
         if target is not None and target.is_file():
-            cosigned = watcher.cosign_note(files.read_small(target, 2**20))
+            cosigned = cosign.Witness(_signer(key), Memory.default()).cosign_note(files.read_small(target, 2**20))
             if out is not None:
                 out.write_bytes(cosigned)
             output.show(
@@ -61,7 +51,15 @@ def witness(
             )
             return DONE
         workspace = _workspace(target, ledger)
-        cosigned = watcher.cosign_log(workspace.log)
+        if take is not None:
+            kept = cosign.keep(workspace.log, files.read_small(take, 2**20))
+            output.show({"kept": kept}, [f"kept in {place(kept)}; receipts and proofs carry it from now on"])
+            return DONE
+        if request is not None:
+            text = cosign.request(workspace.log, request).decode()
+            output.show({"request": text}, text.splitlines())
+            return DONE
+        cosigned = cosign.Witness(_signer(key), Memory.default()).cosign_log(workspace.log)
         path = cosign.keep(workspace.log, cosigned)
     except RewrittenError as error:
         output.show(_evidence(error), _shown(error))

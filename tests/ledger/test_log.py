@@ -17,14 +17,19 @@ from typing import NoReturn
 
 import pytest
 
-from ledger import dsse, note, sshsig, statement
-from ledger.errors import EnvelopeError, LogError, RewrittenError, StatementError
-from ledger.git import REF, object_id
+from ledger import dsse, note, sshsig, standing, statement
+from ledger.errors import EnvelopeError, LogError, MovedError, RewrittenError, StatementError
+from ledger.git import CHECKPOINT, ENVELOPE, REF, object_id, signed_commit, tree_bytes, unsigned_commit
+from ledger.keys import P256Signer
 from ledger.log import LOCK, Log, Memory
+from ledger.lookup import find
+from ledger.policy import Policy
 from ledger.testing import UnsafeClock, UnsafeSigner, append_runs, chain_of_runs, reopened, run_payload, unsafe_log, unsafe_policy
 from ledger.tlog import leaf_hash, root, verify_inclusion
+from ledger.verify import verify_log
 from store.actions import Action
 from store.digest import Digest
+from tests.ledger.test_keys import p256
 
 
 def stock(log: Log, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -447,3 +452,77 @@ def test_envelopes_are_signed_by_the_opener(tmp_path: Path) -> None:
     assert dsse.verify(dsse.Envelope.parse(entry.envelope), [UnsafeSigner("alice").public, UnsafeSigner("bob").public]) == {
         UnsafeSigner("alice").public
     }
+
+
+def test_a_statement_that_speaks_of_its_place_gets_it_or_nothing(tmp_path: Path) -> None:
+    """With `at`, a group is appended only where it was meant to be; one that came too late leaves no trace."""
+    log, runs = unsafe_log(tmp_path), chain_of_runs(3)
+    payloads = [run_payload(*run) for run in runs]
+    assert log.append(payloads[:1], ["first"], at=0)[0].number == 0
+    for at in (0, 2):
+        with pytest.raises(MovedError, match="has 1 entries by now; nothing was recorded"):
+            log.append(payloads[1:2], ["second"], at=at)
+        with pytest.raises(MovedError):
+            log.append_foreign([dsse.sign(payloads[1], UnsafeSigner("bob"))], at=at)
+    assert log.size == 1
+    assert log.append_foreign([dsse.sign(payloads[1], UnsafeSigner("bob"))], at=1)[0].number == 1
+
+
+def test_a_p256_key_signs_no_log_and_its_statements_count(tmp_path: Path) -> None:
+    """Refused before anything is made, naming the kind that does; what such a key signed is appended like any other."""
+    private, public = p256()
+    oms = P256Signer("oms", private)
+    for door in (Log.create, Log.open):
+        with pytest.raises(LogError, match="oms is an ecdsa-p256 key, and a log's checkpoints are signed with Ed25519 ones"):
+            door(tmp_path / "new", signer=oms, memory=Memory(tmp_path / "state"))
+    assert not (tmp_path / "new").exists()
+    log, (action, outputs) = unsafe_log(tmp_path), chain_of_runs(1)[0]
+    log.append_foreign([dsse.sign(run_payload(action, outputs), oms)])
+    policy = Policy.parse(f"version: 1\nkeys: {{oms: '{public}'}}\nrules: [{{keys: [oms]}}]")
+    hit = find(log, policy, action)
+    assert hit is not None
+    assert hit.signers == ("oms",)
+
+
+def test_proofs_against_an_older_checkpoint(tmp_path: Path) -> None:
+    """Any checkpoint that the log extends can be proven against; another one, or a younger entry, cannot."""
+    log = unsafe_log(tmp_path)
+    append_runs(log, chain_of_runs(3))
+    older = log.checkpoint
+    append_runs(log, chain_of_runs(8)[3:])
+    for number in range(3):
+        (proof,) = log.inclusion_proofs([number], checkpoint=older)
+        assert (proof.size, proof.checkpoint) == (3, older)
+        root_then = note.parse_note(older or b"").checkpoint.root
+        verify_inclusion(leaf_hash(log.entry(number).envelope), number, 3, proof.hashes, root_then)
+    with pytest.raises(LogError, match="entry 3 is younger than the checkpoint of 3 entries"):
+        log.inclusion_proofs([3], checkpoint=older)
+    forged = note.sign_checkpoint(note.Checkpoint("ledger/test", 2, b"\1" * 32), UnsafeSigner("alice"))
+    with pytest.raises(RewrittenError, match="does not begin with the 2 entries") as caught:
+        log.inclusion_proofs([0], checkpoint=forged)
+    assert caught.value.found == log.checkpoint
+
+
+def test_a_size_that_git_does_not_hold_is_not_passed_on_and_does_no_harm(tmp_path: Path) -> None:
+    """A tip whose checkpoint states 2**62 entries: nothing is read, appended or remembered; without it all goes on."""
+    log = unsafe_log(tmp_path)
+    append_runs(log, chain_of_runs(2))
+    head, seen = log.head or "", log.memory.checkpoint("ledger/test")
+    signed = note.sign_checkpoint(note.Checkpoint("ledger/test", 2**62, b"\1" * 32), UnsafeSigner("alice"))
+    envelope = dsse.sign(run_payload(*chain_of_runs(3)[2]), UnsafeSigner("alice"))
+    tree = tree_bytes({ENVELOPE: object_id("blob", envelope), CHECKPOINT: object_id("blob", signed)})
+    unsigned = unsigned_commit(object_id("tree", tree), head, "alice <ledger@localhost> 1 +0000", "absurd")
+    commit = signed_commit(unsigned, sshsig.sign(unsigned, UnsafeSigner("alice"), "git"))
+    log.repository.write([("blob", envelope), ("blob", signed), ("tree", tree), ("commit", commit)])
+    log.repository.advance(head, object_id("commit", commit))
+    with pytest.raises((LogError, RewrittenError)):
+        reopened(tmp_path).check_size()
+    memoryless = Log.open(tmp_path / ".ledger", signer=UnsafeSigner("alice"), memory=Memory(tmp_path / "elsewhere"))
+    for refused in (memoryless.check_size, lambda: append_runs(memoryless, chain_of_runs(1)), lambda: standing.events(memoryless)):
+        with pytest.raises(LogError):
+            refused()
+    assert verify_log(memoryless, unsafe_policy("alice")).exit_code == 3
+    assert memoryless.memory.checkpoint("ledger/test") is None
+    assert log.memory.checkpoint("ledger/test") == seen
+    stock(log, "update-ref", REF, head)
+    assert append_runs(reopened(tmp_path), chain_of_runs(3)[2:])[0].number == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import yaml
 from ledger import predicates
 from ledger.errors import PolicyError, StatementError, UntrustedError
 from ledger.keys import PublicKey
-from ledger.policy import MAX_POLICY_BYTES, Policy, Rule, Span
+from ledger.policy import MAX_POLICY_BYTES, Policy, Rule, Span, Witnesses
 from ledger.predicates import EVALUATION, RUN
 from ledger.statement import Statement, make
 from ledger.testing import UnsafeSigner
 from store.actions import Action
 from store.digest import Digest
+from tests.ledger.test_keys import p256
 
 ALICE, BOB, CAROL, MALLORY = (UnsafeSigner(name).public for name in ("alice", "bob", "carol", "mallory"))
 KEYS = f"version: 1\nkeys: {{alice: '{ALICE}', bob: '{BOB}', carol: '{CAROL}'}}\n"
@@ -185,6 +187,59 @@ def test_keys_for_single_artifacts_sign_no_logs() -> None:
     assert policy.log_keys == {"bob": BOB, "carol": CAROL}
 
 
+def test_a_rule_for_builders_covers_their_runs_alone() -> None:
+    """The statement names another builder, or none: not covered; and claims only when the rule says so."""
+    rules = "rules: [{keys: [alice], builders: [b, 'urn:*']}]"
+    assert judge(rules, run_of(), ALICE) == ("alice",)
+    with pytest.raises(UntrustedError):
+        judge("rules: [{keys: [alice], builders: [other]}]", run_of(), ALICE)
+    with pytest.raises(UntrustedError):
+        judge(rules, claim(), ALICE)
+    nameless = Statement.parse(make({"model": MODEL}, RUN, dict(run_of().predicate) | {"runDetails": {"builder": {"id": 7}}}))
+    with pytest.raises(UntrustedError):
+        judge(rules, nameless, ALICE)
+    assert judge("rules: [{keys: [alice]}]", nameless, ALICE) == ("alice",)
+
+
+def test_a_place_that_is_not_proven_counts_for_keys_that_count_everywhere() -> None:
+    """From the first entry to no end; anything less is refused, and the message says that the place is the reason."""
+    for span, counts in (("from: 0", True), ("from: 1", False), ("until: 9", False)):
+        policy = Policy.parse(f"version: 1\nkeys: {{alice: {{key: '{ALICE}', {span}}}}}\nrules: [{{keys: [alice]}}]")
+        if counts:
+            assert policy.judge(run_of(), frozenset([ALICE]), position=None) == ("alice",)
+        else:
+            with pytest.raises(UntrustedError, match="its place in the log is not proven"):
+                policy.judge(run_of(), frozenset([ALICE]), position=None)
+
+
+def test_which_keys_prove_places() -> None:
+    """Those that may sign logs, count at the newest entry, and have no end."""
+    policy = Policy.parse(
+        f"version: 1\nkeys: {{alice: '{ALICE}', bob: {{key: '{BOB}', until: 9}}, carol: {{key: '{CAROL}', from: 5}}}}\n"
+        "rules: [{keys: [alice, bob, carol]}]"
+    )
+    assert policy.place_keys(5) == {ALICE: "alice"}
+    assert policy.place_keys(6) == {ALICE: "alice", CAROL: "carol"}
+
+
+def test_a_policy_as_json_is_the_same_policy() -> None:
+    """JSON is YAML too, and nothing is lost on the way."""
+    policy = Policy.parse(
+        f"version: 1\nenvironment: same\n"
+        f"keys: {{alice: {{key: '{ALICE}', until: 4}}, bob: {{key: '{BOB}', from: 4, replaces: alice}}, carol: '{CAROL}'}}\n"
+        "checkpoints: {witnesses: [carol, bob], threshold: 2, maxAge: 36h}\n"
+        "rules:\n- {keys: [alice, bob, carol], threshold: 2, stages: [a], artifacts: [b, 'c*'], builders: [d]}\n"
+        "- {keys: [carol], predicates: ['*']}"
+    )
+    assert policy.checkpoints == Witnesses(("carol", "bob"), 2, 36 * 3600)
+    text = json.dumps(policy.to_json())
+    assert Policy.parse(text) == policy
+    assert Policy.parse(json.dumps(Policy.parse(KEYS).to_json())) == Policy.parse(KEYS)
+    endless = KEYS + "checkpoints: {witnesses: [alice]}"
+    assert Policy.parse(endless).checkpoints == Witnesses(("alice",), 1, None)
+    assert Policy.parse(json.dumps(Policy.parse(endless).to_json())) == Policy.parse(endless)
+
+
 # --- reading -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +306,27 @@ IMPOSSIBLE = {
     "policy:1: a policy is a mapping .*; got 'text'": "!!map text",
     "policy:1: version is a whole number from 0, .*; got a list": "version: !!int []",
     "policy:1: a name in a policy is text; got a mapping": "{!!str {}: 1}",
+    "policy:3: builders: an empty list": ONE + "rules: [{keys: [alice], builders: []}]",
+    "policy:2: bob replaces 'eve', which is no key of this policy": f"version: 1\nkeys: {{bob: {{key: '{BOB}', replaces: eve}}}}",
+    "policy:4: b replaces a, which replaces b": (
+        f"version: 1\nkeys:\n  a: {{key: '{ALICE}', replaces: b}}\n  b: {{key: '{BOB}', replaces: a}}"
+    ),
+    "policy:2: a replaces a, which replaces a": f"version: 1\nkeys: {{a: {{key: '{ALICE}', replaces: a}}}}",
+    "policy:3: threshold 2 can never be met: these 2 keys have 1 holder$": (
+        f"version: 1\nkeys: {{alice: '{ALICE}', bob: {{key: '{BOB}', replaces: alice}}}}\nrules: [{{keys: [alice, bob], threshold: 2}}]"
+    ),
+    "policy:3: checkpoints name the witnesses": ONE + "checkpoints: {maxAge: 30d}",
+    "policy:3: no key is named 'bob' in this policy": ONE + "checkpoints: {witnesses: [bob]}",
+    "policy:3: alice is named twice in witnesses": ONE + "checkpoints: {witnesses: [alice, alice]}",
+    "policy:3: the witnesses: an empty list": ONE + "checkpoints: {witnesses: []}",
+    "policy:3: threshold 2 of 1 keys can never be met$": ONE + "checkpoints: {witnesses: [alice], threshold: 2}",
+    "policy:3: maxAge: a whole number and s, min, h or d, like 30d; got '30'": ONE + "checkpoints: {witnesses: [alice], maxAge: '30'}",
+    "policy:3: maxAge: .*; got '0d'": ONE + "checkpoints: {witnesses: [alice], maxAge: 0d}",
+    "policy:3: maxAge is text; got '30' ": ONE + "checkpoints: {witnesses: [alice], maxAge: 30}",
+    "policy:3: unknown 'maxage' in checkpoints; did you mean 'maxAge'": ONE + "checkpoints: {witnesses: [alice], maxage: 1d}",
+    "policy:3: oms is ecdsa-p256; a witness signs with an Ed25519 key": (
+        f"version: 1\nkeys: {{oms: '{p256()[1]}'}}\ncheckpoints: {{witnesses: [oms]}}"
+    ),
     r"policy:3: not YAML: .*write .\*. in quotes": ONE + "rules: [{keys: [alice], stages: [*]}]",
     "policy:4: not YAML: ": ONE + "rules: [",
     "policy: not YAML: ": "version: \x00",
