@@ -14,8 +14,8 @@ import click
 from cli.errors import DONE, FAILED, UsageError
 from cli.names import find_digest, find_entry, looks_like_digest
 from cli.options import PATH
-from cli.output import Output, duration, many, place
-from cli.workspace import POLICY, Workspace
+from cli.output import Output, duration, many
+from cli.workspace import Workspace
 
 if TYPE_CHECKING:
     from ledger.keys import Signer
@@ -84,14 +84,14 @@ def rerun(target: str | None, workspace: Workspace, policy: Policy, again: Again
 
     asked = None if target is None else _entry(workspace, target, policy)
     signer = workspace.signer(again.key)
-    me = _name(signer, policy, workspace)
+    me = _name(signer, policy)
     log = workspace.signing_log(signer)
     policy = standing.of(log, policy)
     runs: Sequence[Vouched]
     extra: list[Row] = []
     if asked is None:
         found = unconfirmed(log, policy, me)
-        runs, extra = found.runs, list(_standing(found.own, found.contradicted, me, workspace))
+        runs, extra = found.runs, list(_standing(found.own, found.contradicted, me))
         if not runs:
             return _nothing(found.own, extra, me, policy, output)
     else:
@@ -117,13 +117,13 @@ def rerun(target: str | None, workspace: Workspace, policy: Policy, again: Again
     return _show(target, [*rows(receipts, me, again.tolerance), *extra], receipts, policy, output)
 
 
-def _name(signer: Signer, policy: Policy, workspace: Workspace) -> str:
+def _name(signer: Signer, policy: Policy) -> str:
     """What the policy calls the key that signs: hours of work that count for nothing are refused before they begin."""
     name = next((name for name, public in policy.keys.items() if public == signer.public), None)
     if name is None:
         raise UsageError(
             f"your key {signer.name} ({signer.public}) is not in {policy.source}, so what it signs would count for nothing here; "
-            f"add it to `keys` and to a rule of {place(workspace.folder / POLICY)}, or sign with another: --key NAME"
+            f"`ledger key trust NAME {signer.name}` lets it count, or sign with another: --key NAME"
         )
     return name
 
@@ -193,7 +193,7 @@ def _nothing(own: int, extra: Sequence[Row], me: str, policy: Policy, output: Ou
     return report.exit_code if failed else DONE
 
 
-def _standing(own: int, contradicted: Sequence[int], me: str, workspace: Workspace) -> Iterator[Row]:
+def _standing(own: int, contradicted: Sequence[int], me: str) -> Iterator[Row]:
     from ledger.report import Row, entries
 
     if contradicted:
