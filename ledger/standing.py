@@ -106,7 +106,8 @@ def rows(policy: Policy, found: Iterable[Cut]) -> list[Row]:
             text = (
                 f"what {cut.event.successor}, the successor of {cut.name}, signs counts for nothing here: {policy.source} does not name it"
             )
-            told.append(Row("unverified", text, f"If you trust it: ledger key trust NAME {cut.event.successor}", aside=True))
+            command = f"ledger key trust NAME {cut.event.successor} --replaces {cut.name} --from {cut.until}"
+            told.append(Row("unverified", text, f"If you trust it: {command}", aside=True))
     return told
 
 

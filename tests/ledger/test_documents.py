@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ledger import dsse, predicates, tlog
+from ledger import cosign, dsse, predicates, tlog
 from ledger.errors import UntrustedError
 from ledger.keys import PublicKey, ssh_public_line
 from ledger.note import Checkpoint, key_hash, parse_note, sign_checkpoint, verify_note
-from ledger.policy import Policy
+from ledger.policy import Policy, Witnesses
 from ledger.statement import Statement, make
 from ledger.testing import UnsafeSigner
 from store import canonical
@@ -87,8 +87,9 @@ def test_checkpoint() -> None:
         frontier = frontier.append(leaf)
         assert leaf.hex() in text
     shown = blocks("formats/checkpoint.md", "text")
-    assert note.decode() in shown
     assert verify_note(parse_note(note), [ALICE.public]) == {ALICE.public}
+    witnessed = cosign.sign(note, UnsafeSigner("witness"), when=1_700_000_000)
+    assert shown == [note.decode(), witnessed.decode()]
     assert key_hash("example.com/log", ALICE.public).hex() in text
     assert frontier.to_bytes().hex() in text
     assert frontier.root.hex() in text
@@ -125,6 +126,15 @@ def test_policy() -> None:
                 policy.judge(statement, keys, position=int(position))
         else:
             assert policy.judge(statement, keys, position=int(position)) == tuple(expected.split(", ")), (what, signed_by, position)
+
+
+def test_policy_with_witnesses() -> None:
+    """The second policy of the page: a changed key is one holder, runs by one builder, witnesses within a month; as JSON it is the same."""
+    policy = Policy.parse(blocks("formats/policy.md", "yaml")[1])
+    assert policy.holders(("alice", "alice-2")) == 1
+    assert policy.checkpoints == Witnesses(("witness",), 1, 30 * 86_400)
+    assert policy.rules[0].builders == ("urn:alloy-ledger:builder:local",)
+    assert Policy.parse(canonical.dumps(policy.to_json()).decode()) == policy
 
 
 @pytest.mark.parametrize("page", ["run", "evaluation", "key-event"])

@@ -124,7 +124,7 @@ def test_a_successor_is_not_trusted_for_being_named(tmp_path: Path) -> None:
     assert [row.status for row in rows] == ["proven", "unverified"]
     assert rows[0].text == f"alice was superseded by {EVE.short} from entry 2 on (entry 1, said by alice: 'yearly')"
     assert rows[0].hint == "Write `until: 2` beside alice in test policy"
-    assert rows[1].hint == f"If you trust it: ledger key trust NAME {EVE}"
+    assert rows[1].hint == f"If you trust it: ledger key trust NAME {EVE} --replaces alice --from 2"
 
 
 def test_an_event_ends_a_key_right_behind_itself_at_the_latest(tmp_path: Path) -> None:
