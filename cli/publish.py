@@ -291,8 +291,12 @@ def _locate(source: Source, store: LocalCas, aside: Path | None) -> Any:
 
     def locate(name: str, digest: Digest) -> Path:
         if source.folder is not None:
-            below = [source.folder / name, source.folder / name.partition("/")[2]] if "/" in name else [source.folder / name]
-            return next(path for path in (*below, below[0]) if path.is_file() or path is below[0])
+            # A folder of `ledger export` has the model in one of its own; what was downloaded has it at the top.
+            places = [source.folder / name, source.folder / name.partition("/")[2]] if "/" in name else [source.folder / name]
+            found = next((path for path in places if path.is_file()), None)
+            if found is None:
+                raise FileNotFoundError(places[0])
+            return found
         if aside is None:
             return store.path(digest)
         (aside / name).parent.mkdir(parents=True, exist_ok=True)

@@ -265,22 +265,22 @@ class Facts:
 
 def md(text: str) -> str:
     """Text of others as one line of Markdown that shows exactly it: no markup, no HTML, no link, no image, no line break."""
-    plain = " ".join(_UNSEEN.sub("", text).split())
-    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    escaped = _MARKUP.sub(r"\\\1", plain).replace(":", "&#58;").replace("@", "&#64;")
+    shown = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = _MARKUP.sub(r"\\\1", shown).replace(":", "&#58;").replace("@", "&#64;")
     escaped = re.sub(r"(?i)(www)\.", r"\1&#46;", escaped)
-    return re.sub(r"^([-=]|\d+[.])", r"\\\1" if escaped[:1] in "-=" else _unlisted, escaped)
+    # What would begin a list or underline a heading at the start of a line.
+    return re.sub(r"^(\d*)(\.(?=\s|\Z)|[-=])", r"\1\\\2", escaped)
 
 
-def _unlisted(found: re.Match[str]) -> str:
-    """`1.` at the start of a line would begin a list."""
-    return found[1][:-1] + "\\."
+def plain(text: str) -> str:
+    """Text of others on one line, without what is there and not seen."""
+    return " ".join(_UNSEEN.sub("", text).split())
 
 
 def code(text: str) -> str:
     """Text of others as code, on one line. A backtick cannot be escaped inside, so it is shown as another quote."""
-    plain = " ".join(_UNSEEN.sub("", text).split()).replace("`", "'").replace("|", "¦")
-    return f"`{plain}`" if plain else ""
+    shown = plain(text).replace("`", "'").replace("|", "¦")
+    return f"`{shown}`" if shown else ""
 
 
 def paragraphs(text: str) -> str:
@@ -321,17 +321,17 @@ def _front(facts: Facts) -> str:
     if head["license"] == "other":
         head["license_name"] = re.sub(r"[^a-z0-9.]+", "-", facts.licence.name.lower()).strip("-") or "see-licence-file"
         if facts.licence.file:
-            head["license_link"] = facts.licence.file
+            head["license_link"] = plain(facts.licence.file)
     head |= {"library_name": facts.library, "pipeline_tag": "text-generation"}
-    models = [name for name in (facts.base.hub, *facts.base.others) if name]
+    models = [plain(name) for name in (facts.base.hub, *facts.base.others) if name]
     if models:
         head |= {"base_model": models if len(models) > 1 else models[0], "base_model_relation": facts.base.relation}
-    head["tags"] = list(facts.tags)
+    head["tags"] = [plain(tag) for tag in facts.tags]
     if facts.datasets:
-        head["datasets"] = list(facts.datasets)
+        head["datasets"] = [plain(name) for name in facts.datasets]
     results = _model_index(facts)
     if results:
-        head["model-index"] = [{"name": facts.name, "results": results}]
+        head["model-index"] = [{"name": plain(facts.name), "results": results}]
     return "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=1000) + "---"
 
 
@@ -352,13 +352,13 @@ def _model_index(facts: Facts) -> list[dict[str, Any]]:
         for row in table.rows:
             if not row.file:
                 continue
-            metrics = [_metric("perplexity", row.measured.value, f"perplexity ({row.tier})")]
+            metrics = [_metric("perplexity", row.measured.value, f"perplexity ({plain(row.tier)})")]
             if row.measured.stderr is not None:
-                metrics.append(_metric("perplexity_stderr", row.measured.stderr, f"standard error of perplexity ({row.tier})"))
+                metrics.append(_metric("perplexity_stderr", row.measured.stderr, f"standard error of perplexity ({plain(row.tier)})"))
             results.append(
                 {
                     "task": {"type": "text-generation", "name": "Text generation"},
-                    "dataset": {"type": f"sha256:{table.digest}", "name": f"{table.dataset} ({table.scored} tokens)"},
+                    "dataset": {"type": f"sha256:{table.digest}", "name": f"{plain(table.dataset)} ({table.scored} tokens)"},
                     "metrics": metrics,
                     "source": {"name": f"entry {row.measured.source.entry} of the ledger", "url": facts.verify_url},
                 }
@@ -607,7 +607,7 @@ def _verify(facts: Facts) -> str:
         )
     if facts.model_key is not None:
         steps.append(
-            "- `model_signing verify key` (OpenSSF Model Signing) accepts `model.sig`, which covers every file but itself; leave out "
+            "- `model_signing verify key` (OpenSSF Model Signing) accepts `model.sig`, which covers every file but itself and "
             "`.gitattributes`, which the Hub made."
         )
     return "\n".join(lines + steps)

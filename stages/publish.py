@@ -223,6 +223,7 @@ def plan(order: Order, alloy: Mapping[str, Any], *, log: Log, store: Cas, policy
     faults += publish_checks.names([file.path for file in found], _OWN)
     if chosen.model is not None:
         faults += publish_checks.complete([file.path for file in found if not file.tier])
+    faults += _edited(alloy)
     licence, missing = publish_checks.licence(order.licence, alloy, [file.path for file in found if not file.tier])
     named = {digest: what for what, digest in _objects(chosen)}
     lacking = {digest: (what, evidence.refused(digest)) for digest, what in named.items() if evidence.made(digest) is None}
@@ -269,6 +270,23 @@ def keys_of(alloy: Mapping[str, Any]) -> list[Digest]:
         return [Digest.parse(text) for text in alloy["results"]["actions"]]
     except (KeyError, TypeError, StoreError) as error:
         raise InputError(f"results.actions of the alloy cannot be read: {error!r}") from error
+
+
+def _edited(alloy: Mapping[str, Any]) -> list[Fault]:
+    """Whether the recipe in the alloy is still the one that was run; no key signs a recipe, so its hash is all there is."""
+    from ledger.alloy import recipe_hash
+    from stages.publish_facts import Fault
+    from store.errors import CanonicalError
+
+    materials = alloy.get("materials")
+    try:
+        got = str(recipe_hash(alloy, materials if isinstance(materials, Mapping) else {}))
+    except CanonicalError as error:
+        got = str(error)
+    if got == alloy.get("recipeHash"):
+        return []
+    text = f"expected recipeHash {alloy.get('recipeHash')}; what stands in the alloy gives {got}"
+    return [Fault("statements", "the recipe in the alloy", text, "The alloy was edited: run the recipe again, which writes it anew")]
 
 
 def _objects(chosen: Chosen) -> list[tuple[str, Digest]]:
