@@ -215,15 +215,16 @@ class Page:
         end = time.monotonic() + timeout_s
         while not self.evaluate(f"Boolean({condition})"):
             if time.monotonic() > end:
-                raise BrowserError(f"still not true after {timeout_s:.0f} s: {condition}\n{self.evaluate('document.body.innerText')[:2000]}")
+                shown = self.evaluate("document.body.innerText")[:2000]
+                raise BrowserError(f"still not true after {timeout_s:.0f} s: {condition}\n{shown}")
             time.sleep(0.02)
 
     def drop(self, files: Sequence[Path], selector: str = "body") -> None:
         """Drop files or folders on an element, as a mouse does."""
-        box = self.evaluate(f"(b => [b.x + Math.min(b.width, 300) / 2, b.y + 20])(document.querySelector({json.dumps(selector)}).getBoundingClientRect())")
+        box = self.call("selector => document.querySelector(selector).getBoundingClientRect().toJSON()", selector)
         data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
-            self.send("Input.dispatchDragEvent", {"type": kind, "x": box[0], "y": box[1], "data": data})
+            self.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + box["width"] / 2, "y": box["y"] + 20, "data": data})
 
     def choose(self, files: Sequence[Path], selector: str) -> None:
         """Give files to a file input, as its dialogue does."""

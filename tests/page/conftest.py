@@ -66,6 +66,12 @@ def site() -> Iterator[Site]:
     served.close()
 
 
+@pytest.fixture(scope="session")
+def reused(browser: Chromium) -> Page:
+    """One tab for all tests that need no window of their own; whoever opens an address in it starts afresh."""
+    return browser.page()
+
+
 @pytest.fixture
 def tab(browser: Chromium) -> Iterator[Callable[..., Page]]:
     """Makes tabs; whatever a page of ours complains about fails its test, unless the test took the complaint away."""
@@ -85,6 +91,15 @@ def tab(browser: Chromium) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.fixture
-def page(tab: Callable[..., Page], site: Site) -> Page:
-    """The verify page as it is published, just opened."""
-    return tab(site.page())
+def page(reused: Page, site: Site) -> Iterator[Page]:
+    """The verify page as it is published, just opened; it complains about nothing until the end of the test."""
+    yield from opened(reused, site.page())
+
+
+def opened(page: Page, url: str) -> Iterator[Page]:
+    """A tab at an address, without what was before."""
+    page.complaints.clear()
+    page.requests.clear()
+    page.open(url)
+    yield page
+    assert page.complaints == []

@@ -10,7 +10,8 @@ from tests.page.chromium import Page
 
 def check(page: Page, files: Sequence[Path] = (), *, policy: str = "", where: str = "") -> str:
     """Have the page check files or a locator with a policy, and wait: `good`, `bad` or `grey`, the colour of its verdict."""
-    page.call("(policy, where) => { byId('policy').value = policy; byId('where').value = where; byId('report').replaceChildren(); }", policy, where)
+    page.call("(policy, where) => { byId('policy').value = policy; byId('where').value = where; }", policy, where)
+    page.evaluate("byId('report').replaceChildren()")
     if files:
         page.choose(files, "#files")
     else:
@@ -36,4 +37,15 @@ def rows(page: Page, status: str | None = None) -> str:
 def text(page: Page, selector: str = "#report") -> str:
     """All text of an element, what is folded away too."""
     found: str = page.call("selector => document.querySelector(selector).textContent", selector)
+    return found
+
+
+def attempts(page: Page, function: str, values: Sequence[object]) -> list[object]:
+    """What a function of the page gives for each of some values; None where it refuses one."""
+    found: list[object] = page.call(
+        f"""values => values.map(value => {{
+          try {{ return ({function})(value); }} catch (error) {{ faultText(error); return null; }}
+        }})""",
+        list(values),
+    )
     return found

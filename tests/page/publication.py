@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ledger import bundle, statement
-from ledger.alloy import file_hashes, measured, model_hash, recipe_hash
 from ledger.alloy import Evaluation as Measured
+from ledger.alloy import file_hashes, measured, model_hash, recipe_hash
 from ledger.cosign import sign as cosign
 from ledger.keys import Signer
 from ledger.log import Log

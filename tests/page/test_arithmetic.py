@@ -18,6 +18,7 @@ from ledger.keys import PublicKey
 from store import canonical
 from store.errors import CanonicalError
 from tests.page.chromium import Page
+from tests.page.look import attempts
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 
@@ -54,7 +55,10 @@ def test_sha1_and_sha512_are_what_they_are_called(page: Page) -> None:
     """The git id and the hash inside Ed25519, at every length around the edges of blocks."""
     data = random.Random(2).randbytes(300)
     found = page.call(
-        "text => { const data = unbase64(text, 'data'); return Array.from(data, (_, at) => [hex(sha1(data.subarray(0, at))), hex(sha512(data.subarray(0, at)))]); }",
+        """text => {
+          const data = unbase64(text, "data"), hashes = start => [hex(sha1(start)), hex(sha512(start))];
+          return Array.from(data, (_, at) => hashes(data.subarray(0, at)));
+        }""",
         b64encode(data).decode(),
     )
     assert found == [[hashlib.sha1(data[:at]).hexdigest(), hashlib.sha512(data[:at]).hexdigest()] for at in range(300)]
@@ -70,8 +74,8 @@ def test_ed25519_accepts_and_refuses_as_wycheproof_says(page: Page, own: bool) -
         """async (cases, own) => {
           if (own) ownEd25519 = Promise.resolve(false);
           else if (!await hasEd25519()) return "the browser has no Ed25519";
-          const all = [];
-          for (const [pk, sig, msg] of cases) all.push(await PublicKey.parse(`ed25519:${base64(unhex(pk))}`).verify(unhex(sig), unhex(msg)));
+          const key = pk => PublicKey.parse(`ed25519:${base64(unhex(pk))}`), all = [];
+          for (const [pk, sig, msg] of cases) all.push(await key(pk).verify(unhex(sig), unhex(msg)));
           return all;
         }""",
         cases,
@@ -139,7 +143,8 @@ def test_keys_are_refused_as_in_python(page: Page) -> None:
     raws += [raw[:-1] + bytes([raw[-1] | 0x80]) for raw in raws]
     raws += [(2**255 - 19 + n).to_bytes(32, "little") for n in range(3)] + [bytes([2]) + bytes(31), bytes(31), bytes(33)]
     texts = [f"ed25519:{b64encode(raw).decode()}" for raw in raws]
-    texts += ["ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURp=", "rsa:AAAA", "ed25519:"]
+    good = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+    texts += [good, good.replace("URo", "URp"), good.replace("=", ""), "rsa:AAAA", "ed25519:"]
     texts += [f"ecdsa-p256:{b64encode(bytes([kind]) + bytes(31) + bytes([x])).decode()}" for kind in (2, 3, 4) for x in range(6)]
 
     def fine(text: str) -> bool:
@@ -149,18 +154,20 @@ def test_keys_are_refused_as_in_python(page: Page) -> None:
             return False
         return True
 
-    found = page.call("texts => texts.map(text => { try { PublicKey.parse(text); return true; } catch (error) { faultText(error); return false; } })", texts)
-    assert found == [fine(text) for text in texts]
-    assert sum(found) >= 3
+    found = attempts(page, "text => PublicKey.parse(text).text === text", texts)
+    assert found == [fine(text) or None for text in texts]
+    assert found.count(True) >= 3
 
 
 def test_json_is_read_as_strictly_as_in_python(page: Page) -> None:
     """What is refused there is refused here; what is read has the same canonical bytes."""
     texts: list[bytes] = [
-        b'{"a":1}', b' [1, 2.50, -0, 1e3, 0.1, -1.5E-7, 1e21, 123456789012345678] ', b'{"a":1,"a":2}', b"\xef\xbb\xbf{}", b'"\xff"', b'"\\ud800"',
-        b'"\\ud83d\\ude00 \\u00e9 \\/"', b'"\\udc00\\ud800"', b'"a\x00b"', b'"tab\tin"', b"NaN", b"Infinity", b"1e400", b"01", b"1.", b".5", b"+1", b"-", b"", b"{}{}", b"[1,]",
-        b'{"a":}', b"{'a':1}", b"[1 2]", b"nul", b"truefalse", b"// x\n1", b'{"__proto__":{"x":1},"constructor":2}', b'"\\x41"', b'"\\u12"', b'"open', b"[" * 5000, b'{"a":' * 3000,
-        b"9007199254740991", b"[9007199254740993]", b"-0.0", b"\x0c1", "\u00a01".encode(), b'{"\\u0061":1,"a":2}', b'"\xed\xa0\x80"', b"null", b"1" * 5000,
+        b'{"a":1}', b' [1, 2.50, -0, 1e3, 0.1, -1.5E-7, 1e21, 123456789012345678] ', b'{"a":1,"a":2}', b"\xef\xbb\xbf{}",
+        b'"\xff"', b'"\\ud800"', b'"\\ud83d\\ude00 \\u00e9 \\/"', b'"\\udc00\\ud800"', b'"a\x00b"', b'"tab\tin"', b"NaN", b"Infinity",
+        b"1e400", b"01", b"1.", b".5", b"+1", b"-", b"", b"{}{}", b"[1,]", b'{"a":}', b"{'a':1}", b"[1 2]", b"nul", b"truefalse",
+        b"// x\n1", b'{"__proto__":{"x":1},"constructor":2}', b'"\\x41"', b'"\\u12"', b'"open', b"[" * 5000, b'{"a":' * 3000,
+        b"9007199254740991", b"[9007199254740993]", b"-0.0", b"\x0c1", "\u00a01".encode(), b'{"\\u0061":1,"a":2}',
+        b'"\xed\xa0\x80"', b"null", b"1" * 5000,
         '{"\ue000":1,"\U0001f600":2,"a":3}'.encode(),
     ]  # fmt: skip
 
@@ -196,7 +203,8 @@ def test_numbers_have_pythons_text_where_recipes_are_hashed(page: Page) -> None:
     """A recipe's hash writes a number with a fraction as Python's repr, whose exponents begin elsewhere than JavaScript's."""
     generator = random.Random(3)
     values = [struct.unpack("<d", generator.randbytes(8))[0] for _ in range(3000)]
-    values += [sign * 10.0**power * n for power in range(-9, 25) for n in (1, 1.5, 3.3333333333333335) for sign in (1, -1)] + [0.0, -0.0, 5e-324, 1.7976931348623157e308]
+    values += [sign * 10.0**power * n for power in range(-9, 25) for n in (1, 1.5, 3.3333333333333335) for sign in (1, -1)]
+    values += [0.0, -0.0, 5e-324, 1.7976931348623157e308]
     values = [value for value in values if value == value and abs(value) != float("inf")]
     found = page.call("texts => texts.map(text => pythonFloat(Number(text)))", [repr(value) for value in values])
     assert found == [repr(value) for value in values]
@@ -213,7 +221,7 @@ def test_base64_has_one_text_for_one_value(page: Page) -> None:
     """Spare bits, missing or superfluous padding, blanks and mixed alphabets are refused."""
     good = [b64encode(bytes(range(length))).decode() for length in range(40)]
     bad = ["A", "AB", "ABC", "AB=", "AAA=A", "AA==AA==", "A===", "AB==", "AAB=", "AAAA\n", " AAAA", "AA-_", "AA*A", "=", "===="]
-    found = page.call("texts => texts.map(text => { try { return base64(unbase64(text, 'it')); } catch (error) { faultText(error); return null; } })", [*good, *bad])
+    found = attempts(page, "text => base64(unbase64(text, 'it'))", [*good, *bad])
     assert found == [*good, *([None] * len(bad))]
     assert page.evaluate("base64(unbase64('-_-_', 'it', true))") == "+/+/"
 
@@ -224,10 +232,14 @@ def test_merkle_proofs_hold_and_fail_as_the_public_probes_say(page: Page) -> Non
     assert len(probes) > 80
     found = page.call(
         """probes => probes.map(([leaf, number, size, proof, root]) => {
-          try { checkInclusion(unbase64(leaf, "l"), BigInt(number), BigInt(size), proof.map(one => unbase64(one, "p")), unbase64(root, "r")); return true; }
+          const bytes = text => unbase64(text, "it");
+          try { checkInclusion(bytes(leaf), BigInt(number), BigInt(size), proof.map(bytes), bytes(root)); return true; }
           catch (error) { faultText(error); return false; }
         })""",
-        [[one["leafHash"] or "", str(one["leafIdx"]), str(one["treeSize"]), one["proof"] or [], one["root"] or ""] for one in probes.values()],
+        [
+            [one["leafHash"] or "", str(one["leafIdx"]), str(one["treeSize"]), one["proof"] or [], one["root"] or ""]
+            for one in probes.values()
+        ],
     )
     # Two probes call an empty text the root of one empty leaf hash; no hash of 32 bytes is that.
     assert found == [not one["wantErr"] and len(base64.b64decode(one["root"] or "")) == 32 for one in probes.values()]

@@ -31,12 +31,13 @@ P256 = "ecdsa-p256:A2sX0fLhLEJH+Lzm5WOkQPJ3A32BLeszoPShOUXYmMKW"
 READ = "text => { try { return Policy.parse(text).shape(); } catch (error) { faultText(error); return null; } }"
 """A policy as the page understands it, as `shape` below gives it; null when it is refused."""
 
-SHAPE = """() => { Policy.prototype.shape = function () {
+SHAPE = """() => { const KINDS = ["stages", "artifacts", "predicates", "builders"]; Policy.prototype.shape = function () {
   const end = until => until === Infinity ? null : until;
   return {
-    keys: Object.fromEntries([...this.keys].map(([name, key]) => [name, key.text])), spans: Object.fromEntries([...this.spans].map(([name, [first, until]]) => [name, [first, end(until)]])),
+    keys: Object.fromEntries([...this.keys].map(([name, key]) => [name, key.text])),
+    spans: Object.fromEntries([...this.spans].map(([name, [first, until]]) => [name, [first, end(until)]])),
     replaces: Object.fromEntries(this.replaces), environment: this.environment,
-    rules: this.rules.map(rule => [rule.keys, rule.threshold, rule.stages.texts, rule.artifacts.texts, rule.predicates.texts, rule.builders.texts]),
+    rules: this.rules.map(rule => [rule.keys, rule.threshold, ...KINDS.map(name => rule[name].texts)]),
     checkpoints: this.freshness && [this.freshness.witnesses, this.freshness.threshold, end(this.freshness.maxAge)],
   };
 }; }"""
@@ -102,7 +103,7 @@ rules:
       predicates: ["urn:alloy-ledger:evaluation:*"]
 checkpoints: {{witnesses: [carol, alice], threshold: 2, maxAge: 30d}}
 """,
-    "a successor": f'version: 1\nkeys:\n  alice: {ALICE}\n  alice-2: {{key: "{BOB}", replaces: alice, from: 7}}\nrules:\n- {{keys: [alice, alice-2]}}\n',
+    "a successor": f'version: 1\nkeys:\n  al: {ALICE}\n  a-2: {{key: "{BOB}", replaces: al, from: 7}}\nrules:\n- {{keys: [al, a-2]}}\n',
 }
 
 
@@ -125,7 +126,7 @@ BAD = {
     "a JSON field twice": f'{{"version": 1, "keys": {{"a": "{ALICE}"}}, "keys": {{"b": "{BOB}"}}}}',
     "one key, two names": f'version: 1\nkeys: {{a: "{ALICE}", b: "{ALICE}"}}\n',
     "a threshold that nobody meets": f'version: 1\nkeys: {{a: "{ALICE}"}}\nrules: [{{keys: [a], threshold: 2}}]\n',
-    "a threshold of two keys of one holder": f'version: 1\nkeys: {{a: "{ALICE}", b: {{key: "{BOB}", replaces: a}}}}\nrules: [{{keys: [a, b], threshold: 2}}]\n',
+    "one holder": f'version: 1\nkeys: {{a: "{ALICE}", b: {{key: "{BOB}", replaces: a}}}}\nrules: [{{keys: [a, b], threshold: 2}}]\n',
     "a name that is no key": f'version: 1\nkeys: {{a: "{ALICE}"}}\nrules: [{{keys: [b]}}]\n',
     "a key twice in a rule": f'version: 1\nkeys: {{a: "{ALICE}"}}\nrules: [{{keys: [a, a]}}]\n',
     "no patterns": f'version: 1\nkeys: {{a: "{ALICE}"}}\nrules: [{{keys: [a], stages: []}}]\n',
@@ -159,7 +160,13 @@ def test_what_is_no_policy_is_refused_by_both(reader: Page, text: str) -> None:
 
 def test_yaml_that_is_more_than_plain_is_refused_with_a_sentence(reader: Page) -> None:
     """What YAML allows beyond what `ledger init` writes is refused here although the program reads it; the sentence says what to give."""
-    for text in ("version: 1\nkeys: {\n}\n", 'version: 1\nenvironment: "a\\x6ey"\n', "version: 1\nenvironment: >\n  any\n", "? version\n: 1\n", "version: !!int 1\n"):
+    for text in (
+        "version: 1\nkeys: {\n}\n",
+        'version: 1\nenvironment: "a\\x6ey"\n',
+        "version: 1\nenvironment: >\n  any\n",
+        "? version\n: 1\n",
+        "version: !!int 1\n",
+    ):
         words = reader.call("text => { try { Policy.parse(text); return null; } catch (error) { return faultText(error); } }", text)
         assert words is not None
         assert "of the policy:" in words
@@ -169,7 +176,34 @@ def test_yaml_that_is_more_than_plain_is_refused_with_a_sentence(reader: Page) -
 def test_every_change_of_a_policy_is_read_alike_or_refused(reader: Page) -> None:
     """Of thousands of small changes of a policy the page takes none differently than the program, and none that the program refuses."""
     text, generator = GOOD["the page of the format"], random.Random(5)
-    signs = ["", " ", "\n", ":", "-", "[", "]", "{", "}", '"', "'", "#", ",", "*", "&", "!", "|", "~", "1", "x", "\t", "\r", "?", "\\", "- ", ": "]
+    signs = [
+        "",
+        " ",
+        "\n",
+        ":",
+        "-",
+        "[",
+        "]",
+        "{",
+        "}",
+        '"',
+        "'",
+        "#",
+        ",",
+        "*",
+        "&",
+        "!",
+        "|",
+        "~",
+        "1",
+        "x",
+        "\t",
+        "\r",
+        "?",
+        "\\",
+        "- ",
+        ": ",
+    ]
     variants = []
     for _ in range(3000):
         at = generator.randrange(len(text))
@@ -189,8 +223,15 @@ def test_statements_are_judged_as_in_python(reader: Page) -> None:
     """The table of the format's page: stages, thresholds, ends, predicates, at every place; and at no proven place."""
     policy = Policy.parse(GOOD["the page of the format"].replace('    builders: ["urn:x"]\n', ""))
     text = json.dumps(policy.to_json())
-    run = [Statement.parse(run_payload(Action(stage, 1, {}, {}), {"x": Digest.of(b"x")})) for stage in ("train-segment", "gguf-quantize", "prune-shard", "perplexity-block")]
-    statements = [*run, Statement.parse(make({"x": Digest.of(b"x")}, EVALUATION, {})), Statement.parse(make({"sha256:fake": Digest.of(b"y")}, "urn:other", {}))]
+    run = [
+        Statement.parse(run_payload(Action(stage, 1, {}, {}), {"x": Digest.of(b"x")}))
+        for stage in ("train-segment", "gguf-quantize", "prune-shard", "perplexity-block")
+    ]
+    statements = [
+        *run,
+        Statement.parse(make({"x": Digest.of(b"x")}, EVALUATION, {})),
+        Statement.parse(make({"sha256:fake": Digest.of(b"y")}, "urn:other", {})),
+    ]
     signers = [[], ["alice"], ["bob"], ["carol"], ["bob", "carol"], ["alice", "bob"], ["alice", "bob", "carol"]]
     cases = [(one, names, place) for one in statements for names in signers for place in (None, 0, 5, 1199, 1200, 10**6)]
 
@@ -216,7 +257,29 @@ def test_patterns_match_as_a_shell_does(reader: Page) -> None:
     """Stars, question marks, sets and ranges, negated too; and none takes long."""
     from fnmatch import fnmatchcase
 
-    patterns = ["*", "a*", "*a", "a*b*c", "?", "a?c", "[abc]", "[!abc]", "[a-c]x", "[]]", "[!]]", "[", "[a", "a[b-]c", "*[0-9]", "", "a.b", "ä*", "sha256:*", "**", "*?*"]
+    patterns = [
+        "*",
+        "a*",
+        "*a",
+        "a*b*c",
+        "?",
+        "a?c",
+        "[abc]",
+        "[!abc]",
+        "[a-c]x",
+        "[]]",
+        "[!]]",
+        "[",
+        "[a",
+        "a[b-]c",
+        "*[0-9]",
+        "",
+        "a.b",
+        "ä*",
+        "sha256:*",
+        "**",
+        "*?*",
+    ]
     texts = ["", "a", "b", "abc", "axbyc", "]", "[", "[a", "a-c", "abc9", "a.b", "axb", "äö", "sha256:00", "A", "a\nb", "cx", "😀", "abbc"]
     found = reader.call("(patterns, texts) => patterns.map(one => texts.map(text => globMatches(one, text)))", patterns, texts)
     assert found == [[fnmatchcase(text, one) for text in texts] for one in patterns]
@@ -225,19 +288,26 @@ def test_patterns_match_as_a_shell_does(reader: Page) -> None:
 
 # --- locators --------------------------------------------------------------------------------------------------------------------
 
+PAGE = "https://alloy-ledger.github.io/verify/"
+OLD_PAGE = "https://cambriantech.github.io/forge-alloy/verify/"
+ON_HUB = "https://huggingface.co/org/tiny"
+
 LOCATORS = [
-    "hf:org/tiny", "  hf:org/tiny\n", "hf:org/tiny@v1.0", "hf:org/tiny@refs%2Fpr%2F1/a/b.gguf", f"hf:org/tiny@sha256:{FULL}", f"hf:org/tiny@main/x.gguf@sha256:{FULL.upper()}",
-    f"hf:org/tiny@sha256:{FULL[:16]}", "hf:org/tiny/x@y.gguf", f"https://alloy-ledger.github.io/verify/#hf:org/tiny@sha256:{FULL}",
-    f"http://localhost:8000/v.html#hf%3Aorg%2Ftiny%40sha256%3A{FULL}", "https://huggingface.co/org/tiny", "https://hf.co/org/tiny/tree/main",
-    "https://huggingface.co/org/tiny/resolve/refs%2Fpr%2F1/a/b%20c.gguf?download=true", f"https://huggingface.co/org/tiny/blob/main/t.alloy.json#sha256:{FULL}",
-    f"https://huggingface.co/org/tiny/blob/main/t.alloy.json#sha256:{FULL[:16]}", f"https://cambriantech.github.io/forge-alloy/verify/#{FULL[:16]}",
-    f"https://cambriantech.github.io/forge-alloy/verify/#github:forge-alloy@{FULL[:16]}", "https://x.org/verify/#https%3A%2F%2Fhuggingface.co%2Forg%2Ftiny",
-    "https://example.org/a.alloy.json", f"https://huggingface.co.evil.org/org/tiny#sha256:{FULL}", FULL, f"sha256:{FULL}", FULL[:8],
-    "https://HUGGINGFACE.co./org/tiny", "https://user@huggingface.co:443/org/tiny", "https://www.huggingface.co/org/tiny/commit/abc",
-    "", "tiny.alloy.json", FULL[:7], FULL + "0", "hf:tiny", "hf:org/../tiny", "hf:org/tiny@", "hf:org/tiny@../x", "hf:org/tiny/a/../b", "hf:org/tiny/", "hf:org/tiny/a\x1b[2J",
-    "hf:org/t\u0456ny", "hf:org/tiny@sha256:xyz", f"hf:org/tiny@sha256:{FULL}0", "https://huggingface.co/datasets/org/tiny", "https://huggingface.co/tiny",
-    "https://huggingface.co/org/tiny/discussions/1", "https://huggingface.co/org/tiny#usage", "https://", "https://[::1/x", "github:forge-alloy", "https://x.org/#sha256:",
-    "hf:org/" + "a" * 5000, "javascript:alert(1)", "data:text/html,x", "https://huggingface.co/org/../../x/y", "hf:org/tiny/a\u202eb", "hf:org/tiny@a b", "https://huggingface.co\\@evil.org/a/b",
+    "  hf:org/tiny\n", "hf:org/tiny@v1.0", "hf:org/tiny@refs%2Fpr%2F1/a/b.gguf", f"hf:org/tiny@sha256:{FULL}", "hf:org/tiny/x@y.gguf",
+    f"hf:org/tiny@main/x.gguf@sha256:{FULL.upper()}", f"hf:org/tiny@sha256:{FULL[:16]}", f"{PAGE}#hf:org/tiny@sha256:{FULL}",
+    f"http://localhost:8000/v.html#hf%3Aorg%2Ftiny%40sha256%3A{FULL}", ON_HUB, "https://hf.co/org/tiny/tree/main",
+    f"{ON_HUB}/resolve/refs%2Fpr%2F1/a/b%20c.gguf?download=true", f"{ON_HUB}/blob/main/t.alloy.json#sha256:{FULL}",
+    "hf:org/tiny",
+    f"{ON_HUB}/blob/main/t.alloy.json#sha256:{FULL[:16]}", f"{OLD_PAGE}#{FULL[:16]}", f"{OLD_PAGE}#github:forge-alloy@{FULL[:16]}",
+    "https://x.org/verify/#https%3A%2F%2Fhuggingface.co%2Forg%2Ftiny", "https://example.org/a.alloy.json", FULL, f"sha256:{FULL}", FULL[:8],
+    f"https://huggingface.co.evil.org/org/tiny#sha256:{FULL}", "https://HUGGINGFACE.co./org/tiny", "https://user@huggingface.co:443/org/tiny",
+    "https://www.huggingface.co/org/tiny/commit/abc", "https://huggingface.co\\@evil.org/a/b", "https://huggingface.co/org/../../x/y",
+    "", "tiny.alloy.json", FULL[:7], FULL + "0", "hf:tiny", "hf:org/../tiny", "hf:org/tiny@", "hf:org/tiny@../x", "hf:org/tiny/a/../b",
+    "hf:org/tiny/",
+    "hf:org/tiny/a\x1b[2J", "hf:org/t\u0456ny", "hf:org/tiny@sha256:xyz", f"hf:org/tiny@sha256:{FULL}0",
+    "https://huggingface.co/datasets/org/tiny",
+    "https://huggingface.co/tiny", f"{ON_HUB}/discussions/1", f"{ON_HUB}#usage", "https://", "https://[::1/x", "github:forge-alloy",
+    "https://x.org/#sha256:", "hf:org/" + "a" * 5000, "javascript:alert(1)", "data:text/html,x", "hf:org/tiny/a\u202eb", "hf:org/tiny@a b",
 ]  # fmt: skip
 
 
@@ -275,10 +345,12 @@ def test_signatures_of_the_program_verify_here(reader: Page) -> None:
     signer = UnsafeSigner("alice")
     payload = make({"x": Digest.of(b"x")}, EVALUATION, {"a": 1})
     envelope, note = sign(payload, signer), sign_checkpoint(Checkpoint("ledger/x", 3, bytes(32)), signer)
-    assert verify(Envelope.parse(envelope), [signer.public]) and verify_note(parse_note(note), [signer.public])
+    assert verify(Envelope.parse(envelope), [signer.public])
+    assert verify_note(parse_note(note), [signer.public])
     found = reader.call(
         """async (envelope, note, mine, other) => {
-          const one = parseEnvelope(utf8(envelope)), message = pae(one.payloadType, one.payload), keys = [mine, other].map(text => PublicKey.parse(text));
+          const one = parseEnvelope(utf8(envelope)), message = pae(one.payloadType, one.payload);
+          const keys = [mine, other].map(text => PublicKey.parse(text));
           const signed = await Promise.all(keys.map(key => key.verify(one.signatures[0].sig, message)));
           const who = await logSigners(parseCheckpoint(utf8(note)), new Map([["mine", keys[0]], ["other", keys[1]]]));
           return [signed, [...who]];

@@ -24,16 +24,16 @@ def test_its_policy_allows_nothing_but_itself_and_the_hub() -> None:
     assert rules["connect-src"] == "https://huggingface.co https://*.huggingface.co https://*.hf.co"
     assert (rules["require-trusted-types-for"], rules["trusted-types"]) == ("'script'", "'none'")
     assert "unsafe" not in policy
-    assert set(rules) == {
-        "default-src", "script-src", "style-src", "connect-src", "img-src", "base-uri", "form-action", "require-trusted-types-for", "trusted-types",
-    }  # fmt: skip
+    assert rules["img-src"] == "data:"
+    assert len(rules) == 9
 
 
 def test_it_has_no_word_that_makes_code_or_markup_of_text() -> None:
     """No sink, no storage, no cookie, no timer with a text; the page's text of others goes through textContent."""
     for word in (
-        "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "createContextualFragment", "DOMParser", "srcdoc", "localStorage",
-        "sessionStorage", "indexedDB", "document.cookie", "importScripts", "setAttribute(\"style", "XMLHttpRequest", "WebSocket", "sendBeacon", "serviceWorker", "window.open",
+        "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "createContextualFragment", "DOMParser",
+        "srcdoc", "localStorage", "sessionStorage", "indexedDB", "document.cookie", 'setAttribute("style', "XMLHttpRequest",
+        "importScripts", "WebSocket", "sendBeacon", "serviceWorker", "window.open",
     ):  # fmt: skip
         assert word not in HTML, word
     assert not re.search(r"\son[a-z]+=", HTML)
@@ -56,7 +56,8 @@ def test_opening_it_asks_nobody_and_complains_about_nothing(page: Page) -> None:
 def test_everything_on_it_can_be_reached_and_is_named(page: Page) -> None:
     """For those who hear the page: fields have labels, buttons have words, the verdict is a status, pictures are silent."""
     nameless = page.evaluate(
-        """[...document.querySelectorAll("input, textarea, button, summary")].filter(one => !(one.labels?.length || one.textContent.trim() || one.getAttribute("aria-label"))).map(one => one.outerHTML)"""
+        """[...document.querySelectorAll("input, textarea, button, summary")]
+          .filter(one => !(one.labels?.length || one.textContent.trim() || one.getAttribute("aria-label"))).map(one => one.outerHTML)"""
     )
     assert nameless == []
     assert page.evaluate("[...document.querySelectorAll('svg')].every(one => one.getAttribute('aria-hidden') === 'true')")
