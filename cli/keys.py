@@ -12,7 +12,7 @@ from cli.errors import UsageError
 from cli.options import PATH, common, debug_option, json_option
 from cli.output import Output, place, table
 from cli.trust import revoke, rotate, trust
-from cli.workspace import POLICY, agent_keys, ask_passphrase, find, new_passphrase, open_here
+from cli.workspace import POLICY, Workspace, agent_keys, ask_passphrase, find, new_passphrase, open_here
 
 if TYPE_CHECKING:
     from ledger.keys import PublicKey
@@ -87,7 +87,7 @@ def list_(ledger: Path | None, json: bool) -> int:
     keys = KeyStore.default()
     own, agent = keys.list(), agent_keys()
     folder = find(ledger)
-    policy = open_here(ledger).policy if folder is not None else None
+    policy = _read_policy(open_here(ledger)) if folder is not None else None
     trusted = dict(policy.keys) if policy is not None else {}
     mine = {public for _, public, _ in own} | {public for _, public in agent}
     facts = {
@@ -115,6 +115,16 @@ def list_(ledger: Path | None, json: bool) -> int:
         lines += [f"other keys in {place(folder / POLICY)}:", *(f"  {line}" for line in table(others))]
     output.show(facts, lines)
     return 0
+
+
+def _read_policy(workspace: Workspace) -> Policy:
+    """The policy here, without what the key events of the log take away, as far as the log can be read: keys are shown whatever it is."""
+    from ledger.errors import LogError
+
+    try:
+        return workspace.policy
+    except LogError:
+        return workspace.written
 
 
 def _standing(policy: Policy | None, public: PublicKey) -> str:
@@ -153,7 +163,7 @@ def export(name: str | None, form: str, ledger: Path | None, json: bool) -> int:
     from ledger.keys import KeyStore
 
     workspace = open_here(ledger) if find(ledger) is not None else None
-    known = dict(workspace.policy.keys) if workspace is not None else {}
+    known = dict(workspace.written.keys) if workspace is not None else {}
     if name is not None:
         both = {item: public for item, public, _ in KeyStore.default().list()} | known
         if name not in both:
@@ -161,7 +171,7 @@ def export(name: str | None, form: str, ledger: Path | None, json: bool) -> int:
         known = {name: both[name]}
     elif not known:
         raise UsageError("there is no ledger here whose policy names keys; say which of yours: ledger key export NAME")
-    text = _exported(form, known, workspace.policy if workspace is not None and name is None else None)
+    text = _exported(form, known, _read_policy(workspace) if workspace is not None and name is None else None)
     Output(json=json).show({"keys": {item: str(public) for item, public in known.items()}, "text": text}, text.splitlines())
     return 0
 

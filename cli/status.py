@@ -136,6 +136,7 @@ def look(workspace: Workspace) -> Status:
     try:
         policy = _trusts(workspace.written)
         entries = workspace.log.size
+        policy = _trusts(workspace.policy)  # without what the key events of the log take away
         newest = datetime.fromtimestamp(workspace.log.entry(entries - 1).when, UTC) if entries else None
         actions = _confirmed(workspace) if entries else None
     except LedgerError as error:

@@ -49,7 +49,7 @@ MAX_SIZE = 2**40
 """A witness that cannot count the entries itself believes no larger log: one absurd size, once cosigned, would bar every honest one."""
 
 _HEADER = "cosignature/v1"
-_MAX_FILES = 1000
+_MAX_FILES = 100
 
 
 @dataclass(frozen=True, slots=True)
