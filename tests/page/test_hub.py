@@ -106,7 +106,7 @@ def test_a_proof_leads_to_what_was_released(page: Page, good: Published) -> None
 LIES: dict[str, tuple[Callable[[Lies], object], str]] = {
     "another sha256": (lambda lies: lies.wrong_sha256.add(Q4), "with a sha256 that is not the one in its commit"),
     "another git oid": (lambda lies: lies.wrong_oid.add("model/config.json"), "with git oid"),
-    "another size": (lambda lies: lies.wrong_size.add(Q4), "with size 10245; expected 10244"),
+    "another size": (lambda lies: lies.wrong_size.add(Q4), "with size 10,245; expected 10,244"),
     "another Xet hash": (lambda lies: lies.wrong_xet.add(Q4), "with xetHash"),
     "other bytes of the alloy": (lambda lies: lies.wrong_bytes.add("tiny.alloy.json"), "the Hub sent other bytes of tiny.alloy.json"),
     "other attestations": (lambda lies: lies.wrong_bytes.add("tiny.attestations.jsonl"), "sent other bytes of tiny.attestations.jsonl"),
