@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.compare import lines
-from cli.errors import NoLedgerError
+from cli.errors import NoLedgerError, UsageError
 from cli.options import PATH, common
 from cli.output import Output, count, duration, many, place, table
 from cli.workspace import Workspace, create, find, new_passphrase, refuse_foreign
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option("--llama-cpp", type=PATH, metavar="DIR", help="Your own llama.cpp build, for GPUs.")
 @click.option("--key", metavar="NAME", help="The key that signs. Default: your only one that is trusted here.")
+@click.option("--publish", is_flag=True, help="Then publish as the recipe's publish stage says; see `ledger publish`.")
 @common
 def run(
     recipe: Path,
@@ -47,6 +48,7 @@ def run(
     environment: str,
     llama_cpp: Path | None,
     key: str | None,
+    publish: bool,
     ledger: Path | None,
     json: bool,
 ) -> int:
@@ -60,6 +62,8 @@ def run(
 
     output = Output(json=json)
     asked = load(recipe)  # before anything is made: a typo leaves nothing behind
+    if publish and not any(entry.type == "publish" for entry in asked.stages):
+        raise UsageError(f"{place(recipe)} has no publish stage, so it does not say where to; add one, or run `ledger publish --to`")
     folder, signer = find(ledger), None
     if folder is None:
         if dry_run:
@@ -73,7 +77,12 @@ def run(
     options = RunOptions(jobs or max(1, cores() // threads), threads=threads, tools=tools, environment=environment, out=out)
     if dry_run:
         return _plan(workspace, asked, options, output)
-    return _run(workspace, asked, options, signer or workspace.signer(key), output)
+    code = _run(workspace, asked, options, signer or workspace.signer(key), output)
+    if publish:
+        from cli.publish import publish as command
+
+        return int(click.get_current_context().invoke(command, target=asked.name, llama_cpp=llama_cpp, key=key, ledger=ledger, json=json))
+    return code
 
 
 def cores() -> int:
@@ -136,8 +145,18 @@ def _run(workspace: Workspace, recipe: Recipe, options: RunOptions, signer: Sign
     steps = [f"ledger verify {place(result.alloy)}"]
     steps += [f"ledger export {result.name} out/"] if result.outputs else []
     steps += ["ledger compare"] if report is not None else ["ledger log"]
+    steps += _publishing(recipe, result)
     output.line("next: " + " · ".join(steps))
     return 0
+
+
+def _publishing(recipe: Recipe, result: RunResult) -> list[str]:
+    """How to publish what was made, if anything was that others load."""
+    made = [(stage, name) for stage, named in result.outputs.items() for name in named]
+    if not any(name.startswith("gguf-") or (name == "model" and not stage.startswith("import-model")) for stage, name in made):
+        return []
+    where = "" if any(entry.type == "publish" for entry in recipe.stages) else " --to hf:ORG/NAME"
+    return [f"ledger publish {result.name}{where}"]
 
 
 def _report(workspace: Workspace, result: RunResult) -> Mapping[str, Any] | None:

@@ -194,7 +194,10 @@ def _earlier(planned: Plan, store: LocalCas) -> tuple[list[Mapping[str, Any]], l
         try:
             alloy = canonical.loads(store.read(said.alloy[1]))
         except (NotFoundError, CanonicalError):
-            continue
+            # Its alloy is gone from the store; that it was published is not.
+            alloy = {"receipt": {"publications": [{"target": said.target, "url": said.url, "publishedAt": said.compared_on}]}}
+            if said.event == RELEASED:
+                continue
         if said.event == PUBLISHED and said.name == planned.name:
             receipts.append(alloy.get("receipt"))
         if said.event == RELEASED and said.target == f"hf:{planned.order.repo}":

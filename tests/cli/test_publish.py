@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from ledger.predicates import KEY_EVENT, KeyEvent
 from ledger.proof import Proof
 from ledger.publication import PUBLICATION, Publication
 from ledger.statement import make
+from stages.compare import rounded
 from store.digest import Digest
 from tests.cli.conftest import Desk, Said, settle
 from tests.hub import LoopbackHub
@@ -223,6 +225,31 @@ def test_json_says_the_same(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
     assert {item["path"] for item in value["files"]} == MODEL | GGUFS | OURS
     assert value["outcome"]["commit"] == hub.head(REPO)
     assert value["alloy"]["digest"] == str(publications(shop)[0].alloy[1])
+
+
+def test_a_run_publishes_only_when_it_is_told_to_and_where(desk: Desk) -> None:
+    """`ledger run --publish` needs a publish stage, and says so before it does any work."""
+    said = desk.type("run", "recipe.yaml", "--publish")
+    assert (said.code, "has no publish stage" in said.err, desk.ledger.exists()) == (2, True, False)
+
+
+@pytest.mark.slow
+def test_a_real_run_is_published_and_verified(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typing: Desk) -> None:
+    """The example's main job, told to publish: its files load, its card has its numbers, and an audit finds nothing wrong."""
+    settle(tmp_path, monkeypatch)
+    example = Path(__file__).parents[2] / "examples/tiny-moe"
+    for name in ("model", "corpus"):
+        shutil.copytree(example / name, name)
+    recipe = (example / "recipe.yaml").read_text() + "license: Apache-2.0\n"
+    Path("recipe.yaml").write_text(recipe.replace("acceptance", "  - {type: publish, org: acme}\nacceptance"))
+    said = typing.type("run", "recipe.yaml", "--publish")
+    assert said.code == 0, said
+    assert typing.type("verify", "hf:acme/tiny-moe-6e", "--full").code == 0
+    card = hub.files("acme/tiny-moe-6e")["README.md"].decode()
+    report = json.loads(Path("tiny-moe-6e.alloy.json").read_text())["results"]["comparison"]
+    for row in report["rows"]:
+        assert rounded(float(row["perplexity"]), float(row["stderrClustered"])) in card
+    assert "nothing changed" in typing.ok("publish", "tiny-moe-6e").out
 
 
 # --- dry run -------------------------------------------------------------------------------------------------------------------
