@@ -113,7 +113,7 @@ LIES: dict[str, tuple[Callable[[Lies], object], str]] = {
     "another proof": (lambda lies: lies.wrong_bytes.add("tiny.tlog-proof"), "the Hub sent other bytes of tiny.tlog-proof"),
     "another repository": (lambda lies: setattr(lies, "renamed", "evil/tiny"), "the Hub answers about"),
     "a listing without end": (lambda lies: setattr(lies, "endless_listing", True), "which this page does not read"),
-    "hostile names": (lambda lies: setattr(lies, "hostile_names", ("<img src=x onerror=alert(1)>.gguf",)), "which the alloy does not list"),
+    "hostile names": (lambda lies: setattr(lies, "hostile_names", ("<img src=x onerror=alert(1)>.gguf",)), "which nothing here names"),
 }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def test_changed_repositories_fail(page: Page, hub: LoopbackHub, good: Published
     for change, words in (
         ({Q4: files[Q4][:-1] + b"x"}, "the Hub lists tiny-Q4_K_M.gguf with sha256"),
         ({Q4: None}, "tiny-Q4_K_M.gguf is not in org/tiny at this commit"),
-        ({"model/pytorch_model.bin": b"pickle"}, "org/tiny holds model/pytorch_model.bin, which the alloy does not list"),
+        ({"model/pytorch_model.bin": b"pickle"}, "org/tiny holds model/pytorch_model.bin, which nothing here names"),
         ({"model/chat_template.jinja": b"{{ x }}"}, "org/tiny holds model/chat_template.jinja"),
         ({"model/config.json": b'{"model_type":"mixtraL"}'}, "the Hub lists model/config.json with git oid"),
         ({"tiny.alloy.json": files["tiny.alloy.json"] + b"\n"}, "the link expects sha256:"),

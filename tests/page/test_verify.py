@@ -267,6 +267,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another result": (lambda value: results(value)["artifacts"][0].update(digest="sha256:" + "1" * 64), "is in no trusted statement"),
     "no results": (lambda value: results(value).update(artifacts=[]), "The alloy names no results"),
     "another size": (lambda value: results(value)["artifacts"][1].update(sizeBytes=11), "another size than it has"),
+    "a number that nobody signed": (lambda value: results(value)["benchmarks"].append({"name": "humaneval", "score": 99.0}), "gives this number"),
     "an action that nobody ran": (lambda value: results(value).update(actions=["sha256:" + "2" * 64]), "no trusted run is attested"),
     "another file": (lambda value: results(value)["integrity"]["fileHashes"][3].update(sha256="3" * 64), "no trusted statement covers"),
     "swapped shards": (swap_shards, "which no trusted statement covers"),
@@ -381,6 +382,40 @@ def test_a_file_that_a_loader_would_take_and_nobody_names_fails(page: Page, publ
     page.drop([published.folder])
     assert verdict(page) == "bad"
     assert f"{name}, 8 bytes, is named by nothing here" in rows(page, "failed")
+
+
+def test_a_part_of_what_is_signed_does_not_carry_other_weights(page: Page, tmp_path: Path) -> None:
+    """An alloy that names one genuine result and lists no file, with weights of somebody else's beside it."""
+    one = publish(tmp_path, released=False)
+    one.edit(lambda value: results(value).update(artifacts=results(value)["artifacts"][3:], benchmarks=[], integrity={}))
+    one.edit(lambda value: (value.update(name="famous-model"), value.pop("recipeHash")))
+    assert check(page, [one.alloy, one.attestations], policy=POLICY) == "good"
+    assert "self-reported" in text(page, ".facts")
+    weights = one.folder / "famous-model-Q8_0.gguf"
+    weights.write_bytes(b"GGUF of mine")
+    assert check(page, [one.alloy, one.attestations, weights], policy=POLICY) == "bad"
+    assert "famous-model-Q8_0.gguf, 12 bytes, is named by nothing here" in rows(page, "failed")
+    assert check(page, [*publish(tmp_path / "more").three[2:], weights], policy=POLICY) == "bad"
+
+
+def test_a_hash_is_that_of_one_of_the_dropped_files(page: Page, good: Published, tmp_path: Path) -> None:
+    """It does not say of which; without an alloy one must have it, and the others are not compared with it."""
+    files = [good.folder / "README.md", good.folder / "tiny-Q4_K_M.gguf"]
+    where = str(Digest.of(files[1].read_bytes()))
+    assert check(page, files, policy=POLICY, where=where) == "grey"
+    assert "tiny-Q4_K_M.gguf, these 10,244 bytes, is byte for byte the one that the link names" in rows(page, "proven")
+    assert check(page, files[:1], policy=POLICY, where=where) == "bad"
+    assert "The file that you dropped does not have the SHA-256" in rows(page, "failed")
+    assert check(page, [*good.three, *files], policy=POLICY, where=where) == "good"
+    assert check(page, files[1:], policy=POLICY, where=f"https://example.org/x.gguf#{where}") == "grey"
+
+
+def test_a_line_that_is_there_twice_says_nothing_more(page: Page, published: Published) -> None:
+    """Attestations are a set."""
+    lines = published.attestations.read_bytes().splitlines(keepends=True)
+    published.attestations.write_bytes(b"".join([*lines, lines[0]]))
+    assert check(page, published.three, policy=POLICY) == "good"
+    assert "10 statements are signed by alice" in rows(page, "proven")
 
 
 def test_bytes_under_another_name_are_said(page: Page, published: Published) -> None:
