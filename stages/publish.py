@@ -223,7 +223,7 @@ def plan(order: Order, alloy: Mapping[str, Any], *, log: Log, store: Cas, policy
     faults += publish_checks.names([file.path for file in found], _OWN)
     if chosen.model is not None:
         faults += publish_checks.complete([file.path for file in found if not file.tier])
-    faults += _edited(alloy)
+    faults += [*_edited(alloy), *_mislabelled(kept, evidence)]
     licence, missing = publish_checks.licence(order.licence, alloy, [file.path for file in found if not file.tier])
     named = {digest: what for what, digest in _objects(chosen)}
     lacking = {digest: (what, evidence.refused(digest)) for digest, what in named.items() if evidence.made(digest) is None}
@@ -287,6 +287,22 @@ def _edited(alloy: Mapping[str, Any]) -> list[Fault]:
         return []
     text = f"expected recipeHash {alloy.get('recipeHash')}; what stands in the alloy gives {got}"
     return [Fault("statements", "the recipe in the alloy", text, "The alloy was edited: run the recipe again, which writes it anew")]
+
+
+def _mislabelled(ggufs: Mapping[str, Digest], evidence: Evidence) -> list[Fault]:
+    """GGUF files that the alloy calls by another type than the run that made them: their names would lie."""
+    from ledger.predicates import action_of
+    from stages.publish_facts import Fault
+
+    faults = []
+    for tier, digest in ggufs.items():
+        run = evidence.made(digest)
+        spec = action_of(run.statement).spec if run is not None else {}
+        made = spec.get("type", spec.get("outtype", tier))
+        if made != tier:
+            text = f"entry {run.entry.number if run is not None else '?'} made it as {made}"
+            faults.append(Fault("statements", f"the {tier} file", text, "The alloy was edited: run the recipe again, which writes it anew"))
+    return faults
 
 
 def _objects(chosen: Chosen) -> list[tuple[str, Digest]]:
@@ -511,7 +527,7 @@ def describe(planned: Plan) -> Facts:
         limitations=tuple(map(str, alloy["limitations"])) if isinstance(alloy.get("limitations"), list) else (),
         author=_text(alloy.get("author")),
         tags=_tags(planned, architecture),
-        datasets=(),
+        datasets=_datasets(alloy),
         licence=planned.licence,
         base=base,
         library="transformers" if chosen.model is not None else "gguf",
@@ -550,6 +566,7 @@ def _keys(evidence: Evidence, tables: Any, results: Any, loads: Any, steps: Any)
 
 
 _TAG = re.compile(r"[\w.:+-]{1,64}\Z", re.ASCII)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
 
 
 def _tags(planned: Plan, architecture: str) -> tuple[str, ...]:
@@ -561,6 +578,13 @@ def _tags(planned: Plan, architecture: str) -> tuple[str, ...]:
     tags += [architecture] if architecture else []
     tags += [str(tag) for tag in given] if isinstance(given, list) else []
     return tuple(dict.fromkeys(tag for tag in (*tags, *planned.order.tags) if _TAG.match(tag)))
+
+
+def _datasets(alloy: Mapping[str, Any]) -> tuple[str, ...]:
+    """The calibration sets that the recipe calls by a dataset's id on the Hub."""
+    corpora = alloy.get("calibrationCorpora")
+    ids = [one.get("id") for one in corpora if isinstance(one, Mapping)] if isinstance(corpora, list) else []
+    return tuple(one for one in ids if isinstance(one, str) and _HUB_ID.match(one))
 
 
 def _text(value: Any) -> str:

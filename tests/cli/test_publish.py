@@ -19,7 +19,7 @@ from ledger.alloy import recipe_hash
 from ledger.hub import HfHub, Listing
 from ledger.keys import ECDSA_P256, KeyStore
 from ledger.log import Log
-from ledger.predicates import KEY_EVENT, KeyEvent
+from ledger.predicates import KEY_EVENT, RUN, KeyEvent
 from ledger.proof import Proof
 from ledger.publication import PUBLICATION, Publication
 from ledger.statement import make
@@ -566,3 +566,33 @@ def test_a_kill_at_any_moment_leaves_the_old_commit_or_the_new_one(shop: Shop, h
     assert kills > 5
     assert Log.open(shop.ledger).size == shop.log.size
     assert typing.type("verify", TO).code == 0
+
+
+# --- confirmations -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_card_says_how_often_it_was_confirmed(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
+    """A second key states the same runs with the same outputs: the next publication is a new one, whose card counts it."""
+    publish(typing)
+    assert b"confirmed by nobody else yet" in hub.files(REPO)["README.md"]
+    bob = shop.keys.new("bob", None)
+    keys = {"alice": str(shop.signer.public), "bob": str(bob.public)}
+    (shop.ledger / "policy.yaml").write_text(json.dumps({"version": 1, "keys": keys, "rules": [{"keys": list(keys)}]}))
+    payloads = [entry.signed.payload for entry in shop.log.entries() if entry.statement.predicate_type == RUN]
+    Log.open(shop.ledger, signer=bob).append(payloads, ["again"] * len(payloads))
+    said = publish(typing, "--key", "alice")
+    assert said.code == 0, said
+    card = hub.files(REPO)["README.md"]
+    assert b"confirmed by 1 other key" in card
+    assert b"nobody else" not in card
+    assert typing.type("verify", TO).code == 0
+
+
+def test_a_file_that_the_alloy_calls_by_another_type(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
+    """Names of files come from the runs that made them, so labels that were exchanged are seen."""
+    value = json.loads(shop.alloy.read_text())
+    for item in value["results"]["artifacts"]:
+        if item["stage"] == "quant":
+            item["output"] = {"gguf-F16": "gguf-Q8_0", "gguf-Q8_0": "gguf-F16"}[item["output"]]
+    shop.alloy.write_text(json.dumps(value))
+    refused(shop, hub, publish(typing), "the F16 file", "made it as Q8_0")

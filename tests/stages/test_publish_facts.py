@@ -1,0 +1,98 @@
+"""What statements say of a model that is to be published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ledger.predicates import EVALUATION
+from ledger.statement import make
+from ledger.testing import run_payload, unsafe_log, unsafe_policy
+from stages import card
+from stages.publish_facts import Chosen, Evidence, base, loss_points, results, sentence
+from store.actions import Action
+from store.digest import Digest
+from store.memory import MemoryCas
+
+ENVIRONMENT = {"machine": "a test"}
+
+
+def training(folder: Path) -> tuple[Evidence, Digest]:
+    """A model that was trained in two segments, each of which noted its losses."""
+    log, store = unsafe_log(folder), MemoryCas()
+    init, middle, state, model = (store.put(text) for text in (b"init", b"middle", b"state", b"model"))
+    segments = [(init, middle, [[25, "7.1000"], [50, "6.2000"]]), (middle, state, [[75, "5.5000"], [100, "5.1000"]])]
+    payloads = [
+        run_payload(
+            Action("train-segment", 1, {"until": noted[-1][0]}, {"state": before}),
+            {"state": after},
+            purity="E",
+            environment=ENVIRONMENT,
+            byproducts={"notes": {"loss": noted}},
+        )
+        for before, after, noted in segments
+    ]
+    payloads.append(run_payload(Action("train-export", 1, {"dtype": "bfloat16"}, {"state": state}), {"model": model}))
+    log.append(payloads, ["a", "b", "c"])
+    return Evidence.of(log, unsafe_policy("alice"), store, [model]), model
+
+
+def test_the_loss_curve_is_what_the_segments_signed(tmp_path: Path) -> None:
+    """All noted steps, in order, over all segments behind the model."""
+    evidence, model = training(tmp_path)
+    assert loss_points(evidence, evidence.steps([model])) == [(25, 7.1), (50, 6.2), (75, 5.5), (100, 5.1)]
+
+
+def test_a_model_that_was_trained_here_has_no_base(tmp_path: Path) -> None:
+    """It is said to be trained from nothing, with its parameters."""
+    evidence, model = training(tmp_path)
+    made, chosen = evidence.steps([model]), Chosen("", model, {})
+    found = base(evidence, made, chosen)
+    assert (found.name, found.hub) == ("", "")
+    assert sentence(evidence, made, chosen, found, "mixtral", 5_840_640) == (
+        "A mixtral model of 5.8 million parameters, trained from nothing; here as a folder of safetensors."
+    )
+
+
+def test_a_model_from_the_hub_is_a_base_model(tmp_path: Path) -> None:
+    """By repository and commit, as the run that fetched it states them; quantising alone is told from pruning."""
+    log, store = unsafe_log(tmp_path), MemoryCas()
+    folder, model, gguf = (store.put(text) for text in (b"folder", b"model", b"gguf"))
+    payloads = [
+        run_payload(Action("hub-model", 1, {"repo": "acme/base", "commit": "a" * 40}, {}), {"folder": folder}),
+        run_payload(Action("import-model", 1, {"source": "acme/base"}, {"folder": folder}), {"model": model}),
+        run_payload(Action("gguf-convert", 1, {"outtype": "F16"}, {"model": model}), {"gguf": gguf}),
+    ]
+    log.append(payloads, ["a", "b", "c"])
+    evidence = Evidence.of(log, unsafe_policy("alice"), store, [gguf])
+    chosen = Chosen("", None, {"F16": gguf})
+    found = base(evidence, evidence.steps([gguf]), chosen)
+    assert (found.hub, found.revision, found.relation) == ("acme/base", "a" * 40, "quantized")
+    assert sentence(evidence, evidence.steps([gguf]), chosen, found, "", 0) == (
+        "The model acme/base at commit `aaaaaaaaaaaa`, unchanged, as GGUF in F16."
+    )
+
+
+def test_every_metric_of_another_benchmark_is_a_result(tmp_path: Path) -> None:
+    """A true zero among them, with its error where there is one; standard errors are no results of their own."""
+    log, store = unsafe_log(tmp_path), MemoryCas()
+    gguf = store.put(b"gguf")
+    said = {
+        "benchmark": "humaneval",
+        "dataset": {"digest": {"sha256": "5c" * 32}},
+        "metrics": {"score": "0", "scoreStderr": "0.02", "stderrIid": "0.1", "passed": "0.0"},
+    }
+    log.append([make({"gguf": gguf}, EVALUATION, said)], ["evaluation"])
+    evidence = Evidence.of(log, unsafe_policy("alice"), store, [gguf])
+    found = results(evidence, Chosen("", None, {"F16": gguf}), {gguf: "x-F16.gguf"}, {"5c" * 32: "problems.jsonl"})
+    assert [(one.metric, one.value, one.stderr) for one in found] == [("passed", "0.0", "0.1"), ("score", "0", "0.02")]
+    assert {(one.file, one.benchmark, one.dataset) for one in found} == {("x-F16.gguf", "humaneval", "problems.jsonl")}
+
+
+def test_what_nobody_trusted_signed_is_no_evidence(tmp_path: Path) -> None:
+    """Statements of a stranger give no numbers, no steps and no losses."""
+    evidence, model = training(tmp_path)
+    stranger = Evidence.of(evidence.log, unsafe_policy("bob"), evidence.store, [model])
+    assert stranger.made(model) is None
+    assert stranger.steps([model]) == []
+    assert loss_points(stranger, evidence.steps([model])) == []
+    assert card.Source(entry=1, signers=()).confirmations == 0
