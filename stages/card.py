@@ -530,8 +530,8 @@ def _standing(facts: Facts) -> str:
         lines.append(f"- who trained {md(facts.base.hub)} and on what: it was taken from the Hub as it was at that commit;")
     if numbers:
         lines.append("- that perplexity on this text says anything about answers, facts, code or other languages;")
-        if all(row.difference is None for row in numbers):
-            lines.append("- how it compares with another model: it was compared with none;")
+        if all(row.file for table in facts.tables for row in table.rows):
+            lines.append("- how it compares with anything else: it was compared with nothing;")
     else:
         lines.append("- how good the model is: no evaluation of these files is attested;")
     lines.append("- anything about safety, bias or fitness for a purpose: it was not looked at;")

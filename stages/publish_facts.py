@@ -7,7 +7,7 @@ evaluation. What is missing or contradicts is a fault, told together with the fa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -191,7 +191,32 @@ def tables(
         if table is not None:
             found.append(table)
             shown |= {(gguf, table.digest) for gguf, name in names.items() if any(row.file == name for row in table.rows)}
-    return (*found, *_alone(evidence, chosen, names, datasets, shown))
+    found += _alone(evidence, chosen, names, datasets, shown)
+    return tuple(replace(table, rows=(*table.rows, *_baselines(evidence, outputs, table.digest))) for table in found)
+
+
+def _baselines(evidence: Evidence, outputs: Sequence[Output], dataset: str) -> list[Row]:
+    """What else the recipe measured on the same text, such as the perplexity of word frequencies: outputs of trusted runs."""
+    rows: dict[Digest, Row] = {}
+    for _, output, digest in outputs:
+        run = evidence.made(digest) if output.startswith("metrics-") and not output.startswith("metrics-perplexity") else None
+        if run is None or not evidence.store.has(digest):
+            continue
+        said = _dict(evidence.read(digest))
+        metrics, settings = _dict(said.get("metrics")), _dict(said.get("settings"))
+        if _dict(_dict(said.get("dataset")).get("digest")).get("sha256") != dataset or "perplexity" not in metrics:
+            continue
+        measured = Measured(
+            value=float(metrics["perplexity"]),
+            stderr=None,
+            low=None,
+            high=None,
+            source=evidence.source(run, predicates.action_of(run.statement).key),
+        )
+        name = str(said.get("benchmark", output)).removesuffix("-perplexity")
+        fitted = f"{name}, fitted to {settings['domain']}" if settings.get("domain") else name
+        rows[digest] = Row(file="", variant=fitted, tier="", size_bytes=None, measured=measured)
+    return list(rows.values())
 
 
 def _report(evidence: Evidence, digest: Digest, names: Mapping[Digest, str], datasets: Mapping[str, str]) -> Table | None:
@@ -404,15 +429,23 @@ def steps(evidence: Evidence, made: Sequence[Made]) -> tuple[Step, ...]:
     return tuple(found)
 
 
+_TELLING = (
+    "strategy", "keep", "type", "outtype", "source", "repo", "commit", "until", "learning_rate", "batch_size", "sequence_length", "dtype",
+    "family", "max_length", "benchmark",
+)  # fmt: skip
+"""What of a spec people ask for first."""
+
+
 def _spec_words(actions: Sequence[Action]) -> str:
     """What the specs of some runs of a stage have in common, as far as it is short."""
-    first = actions[0].spec
-    words = [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in sorted(first.items())
+    common = {
+        name: value
+        for name, value in actions[0].spec.items()
         if isinstance(value, (str, int)) and not isinstance(value, bool) and 0 < len(str(value)) <= 48
         and all(other.spec.get(name) == value for other in actions)
-    ]  # fmt: skip
+    }  # fmt: skip
+    names = [name for name in _TELLING if name in common] + sorted(set(common) - set(_TELLING))
+    words = [f"{name.replace('_', ' ')} {common[name]}" for name in names]
     return ", ".join(words[:4]) + (", .." if len(words) > 4 else "")
 
 

@@ -97,6 +97,10 @@ def results_of(
     log: Log,
     policy: Policy,
 ) -> dict[str, Any]:
+    """`results` of an alloy: what a run made and measured, as far as it counts under the policy.
+
+    `outputs` maps a recipe stage to what it gave, `finished` the key of every action to when it was finished (UTC).
+    """
     artifacts = [
         {"stage": group, "output": name, "digest": str(digest), "sizeBytes": _size(store, digest)}
         for group, named in outputs.items()

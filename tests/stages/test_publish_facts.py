@@ -8,7 +8,8 @@ from ledger.predicates import EVALUATION
 from ledger.statement import make
 from ledger.testing import run_payload, unsafe_log, unsafe_policy
 from stages import card
-from stages.publish_facts import Chosen, Evidence, base, loss_points, results, sentence
+from stages.publish_facts import Chosen, Evidence, base, loss_points, results, sentence, tables
+from store import canonical
 from store.actions import Action
 from store.digest import Digest
 from store.memory import MemoryCas
@@ -96,3 +97,33 @@ def test_what_nobody_trusted_signed_is_no_evidence(tmp_path: Path) -> None:
     assert stranger.steps([model]) == []
     assert loss_points(stranger, evidence.steps([model])) == []
     assert card.Source(entry=1, signers=()).confirmations == 0
+
+
+def test_what_else_was_measured_on_the_text_stands_beside_it(tmp_path: Path) -> None:
+    """A baseline of the recipe has a line in the table of its text, and in no other."""
+    log, store = unsafe_log(tmp_path), MemoryCas()
+    gguf, text = store.put(b"gguf"), Digest.of(b"text")
+    said = {"benchmark": "unigram-perplexity", "metrics": {"perplexity": "817.5"}, "settings": {"domain": "prose"}}
+    here = store.put(canonical.dumps(said | {"dataset": {"digest": {"sha256": text.hex}}}))
+    elsewhere = store.put(canonical.dumps(said | {"dataset": {"digest": {"sha256": "5c" * 32}}}))
+    evaluation = {
+        "benchmark": "perplexity",
+        "dataset": {"digest": {"sha256": text.hex}},
+        "metrics": {"perplexity": "39.5", "stderrClustered": "1.2"},
+        "settings": {"nCtx": 512, "chunks": 4},
+        "tokens": {"scored": 1020},
+    }
+    payloads = [
+        run_payload(Action("unigram-perplexity", 1, {"n": number}, {}), {"metrics-unigram": digest})
+        for number, digest in enumerate((here, elsewhere))
+    ]
+    log.append([*payloads, make({"gguf": gguf}, EVALUATION, evaluation)], ["a", "b", "c"])
+    outputs = [("u", "metrics-unigram", here), ("v", "metrics-unigram", elsewhere), ("quant", "gguf-F16", gguf)]
+    evidence = Evidence.of(log, unsafe_policy("alice"), store, [gguf, here, elsewhere])
+    (table,) = tables(evidence, outputs, Chosen("", None, {"F16": gguf}), {gguf: "x-F16.gguf"}, {text.hex: "heldout.txt"})
+    assert (table.dataset, table.scored, table.context) == ("heldout.txt", 1020, 512)
+    assert [(row.file, row.variant, row.measured.value) for row in table.rows] == [
+        ("x-F16.gguf", "this model", 39.5),
+        ("", "unigram, fitted to prose", 817.5),
+    ]
+    assert evidence.faults == []
