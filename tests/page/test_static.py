@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from tests.page import chromium
 from tests.page.chromium import Page
 from tests.page.csp import PAGE, sealed
 
@@ -63,3 +66,10 @@ def test_everything_on_it_can_be_reached_and_is_named(page: Page) -> None:
     assert page.evaluate("[...document.querySelectorAll('svg')].every(one => one.getAttribute('aria-hidden') === 'true')")
     assert page.evaluate("document.documentElement.lang") == "en"
     assert page.evaluate("document.querySelectorAll('h1').length") == 1
+
+
+def test_a_machine_without_the_browser_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests fail there, with a sentence; they never pass by not running."""
+    assert chromium.missing() is None
+    monkeypatch.setattr(chromium, "BINARY", "/nowhere/chromium")
+    assert "apt-get install --no-install-recommends chromium" in str(chromium.missing())

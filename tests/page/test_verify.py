@@ -267,7 +267,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another result": (lambda value: results(value)["artifacts"][0].update(digest="sha256:" + "1" * 64), "is in no trusted statement"),
     "no results": (lambda value: results(value).update(artifacts=[]), "The alloy names no results"),
     "another size": (lambda value: results(value)["artifacts"][1].update(sizeBytes=11), "another size than it has"),
-    "a number that nobody signed": (lambda value: results(value)["benchmarks"].append({"name": "humaneval", "score": 99.0}), "gives this number"),
+    "an unsigned number": (lambda value: results(value)["benchmarks"].append({"name": "humaneval", "score": 99.0}), "gives this number"),
     "an action that nobody ran": (lambda value: results(value).update(actions=["sha256:" + "2" * 64]), "no trusted run is attested"),
     "another file": (lambda value: results(value)["integrity"]["fileHashes"][3].update(sha256="3" * 64), "no trusted statement covers"),
     "swapped shards": (swap_shards, "which no trusted statement covers"),
@@ -396,6 +396,15 @@ def test_a_part_of_what_is_signed_does_not_carry_other_weights(page: Page, tmp_p
     assert check(page, [one.alloy, one.attestations, weights], policy=POLICY) == "bad"
     assert "famous-model-Q8_0.gguf, 12 bytes, is named by nothing here" in rows(page, "failed")
     assert check(page, [*publish(tmp_path / "more").three[2:], weights], policy=POLICY) == "bad"
+
+
+def test_a_file_that_nothing_signed_names_is_not_verified_by_its_company(page: Page, good: Published, tmp_path: Path) -> None:
+    """Genuine statements beside it say nothing of it; a README beside them changes nothing."""
+    (tmp_path / "setup.zip").write_bytes(b"PK")
+    assert check(page, [*good.three, good.folder / "README.md"], policy=POLICY) == "good"
+    for company in (good.three, good.three[1:], good.three[2:]):
+        assert check(page, [*company, tmp_path / "setup.zip"], policy=POLICY) == "grey"
+        assert "says anything of the files that you dropped" in text(page, "#verdict")
 
 
 def test_a_hash_is_that_of_one_of_the_dropped_files(page: Page, good: Published, tmp_path: Path) -> None:
