@@ -476,7 +476,7 @@ def publish(made: Release, place: Hub, listing: Listing | None, *, private: bool
         message = f"{made.plan.name} {made.plan.version}: {made.alloy[1].short}"
         files = {one.path: one.content for one in made.entries}
         commit = place.commit(repo, files, parent=listing.commit, message=message, delete=outdated(made, listing))
-    already = None if changed else _stated(made)
+    already = None if changed else _stated(made, commit)
     if already is not None:
         return Outcome(commit=commit, changed=False, created=False, compared=len(made.entries), number=already)
     compared = len(made.entries) if not changed else compare(made, place, commit)
@@ -498,11 +498,11 @@ def publish(made: Release, place: Hub, listing: Listing | None, *, private: bool
     return Outcome(commit=commit, changed=changed, created=created, compared=compared, number=number)
 
 
-def _stated(made: Release) -> int | None:
-    """The entry that says that this release was published here."""
+def _stated(made: Release, commit: str) -> int | None:
+    """The entry that says that this release was published as this commit."""
     log = made.plan.evidence.log
     for one, said in publication.counting(log.by_subject(made.alloy[1]), made.plan.evidence.policy):
-        if said.event == PUBLISHED and said.target == f"hf:{made.plan.order.repo}":
+        if said.event == PUBLISHED and said.target == f"hf:{made.plan.order.repo}" and said.revision == commit:
             return one.entry.number
     return None
 

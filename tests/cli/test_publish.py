@@ -596,3 +596,19 @@ def test_a_file_that_the_alloy_calls_by_another_type(shop: Shop, hub: LoopbackHu
             item["output"] = {"gguf-F16": "gguf-Q8_0", "gguf-Q8_0": "gguf-F16"}[item["output"]]
     shop.alloy.write_text(json.dumps(value))
     refused(shop, hub, publish(typing), "the F16 file", "made it as Q8_0")
+
+
+def test_a_card_that_changed_is_published_anew_under_the_same_release(
+    shop: Shop, hub: LoopbackHub, typing: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer program words the card otherwise: the release stays the one that was signed, and the new commit is stated."""
+    from stages import card
+
+    publish(typing)
+    render = card.render
+    monkeypatch.setattr(card, "render", lambda facts: render(facts) + "\nworded anew\n")
+    assert "updated" in publish(typing).out
+    assert "nothing changed" in publish(typing).out
+    stated = publications(shop)
+    assert [one.event for one in stated] == ["released", "published", "published"]
+    assert stated[-1].revision == hub.head(REPO)
