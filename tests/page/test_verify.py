@@ -398,6 +398,17 @@ def test_a_part_of_what_is_signed_does_not_carry_other_weights(page: Page, tmp_p
     assert check(page, [*publish(tmp_path / "more").three[2:], weights], policy=POLICY) == "bad"
 
 
+def test_a_signed_file_under_the_name_of_another_fails(page: Page, tmp_path: Path) -> None:
+    """Without a list of files a folder's signed list binds the names: a tokenizer's settings are no model's."""
+    copies = {path.name: path.read_bytes() for path in (TINY_MOE / "model").iterdir()}
+    copies["config.json"] = copies["tokenizer_config.json"]
+    for name, content in copies.items():
+        (tmp_path / name).write_bytes(content)
+    files = [TINY_MOE / "tiny-moe.alloy.json", TINY_MOE / "tiny-moe.attestations.jsonl", *sorted(tmp_path.iterdir())]
+    assert check(page, files, policy=(ROOT / "ledger/trusted/tiny-moe.yaml").read_text()) == "bad"
+    assert "config.json, 233 bytes, is named by nothing here" in rows(page, "failed")
+
+
 def test_a_file_that_nothing_signed_names_is_not_verified_by_its_company(page: Page, good: Published, tmp_path: Path) -> None:
     """Genuine statements beside it say nothing of it; a README beside them changes nothing."""
     (tmp_path / "setup.zip").write_bytes(b"PK")
