@@ -50,8 +50,6 @@ def report_on(target: str, policy: Policy, workspace: Workspace | None, asked: A
         return _located(target, expected, policy, workspace, asked)
     path = Path(target)
     if path.exists():
-        if asked.spot or asked.into is not None:
-            raise UsageError("--spot and --into are about reading from the Hub, and a file here is read as a whole anyway")
         return _here(path, expected, policy, workspace, asked)
     if workspace is None:
         if _is_bare(target):
@@ -132,6 +130,8 @@ def _here(path: Path, expected: Expected | None, policy: Policy, workspace: Work
 
     if path.is_file() and qr.is_picture(path) and (report := _picture(path, expected, policy, workspace, asked)) is not None:
         return report
+    if asked.spot or asked.into is not None:
+        raise UsageError("--spot and --into are about reading from the Hub, and a file here is read as a whole anyway")
     if path.is_file() and path.stat().st_size <= vsa.MAX_BYTES and vsa.is_summary(data := path.read_bytes()):
         return vsa.examine_summary(data, policy, path.name)
     if check.published(path) and not (path.is_file() and not check.attestations_of(path).is_file()):

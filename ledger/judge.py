@@ -6,10 +6,15 @@ The same for a folder that was hashed and for a repository that a Hub lists.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from ledger import oms
 from ledger.claims import Claims
+from ledger.errors import SignatureError, VerificationError
 from ledger.examine import differences, folder_of
-from ledger.inventory import WEIGHTS, Inventory, ends, folders, risky, some
+from ledger.inventory import SIGNATURE, WEIGHTS, Inventory, ends, folders, risky, some
+from ledger.keys import ECDSA_P256
+from ledger.policy import Policy
 from ledger.report import Row
 from store.tree import Tree
 
@@ -67,3 +72,31 @@ def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str
     if others:
         rows.append(Row("unverified", f"{some(sorted(others))}: named by no attestation", hint))
     return rows
+
+
+def model_signature(bundle: bytes, present: Inventory, policy: Policy) -> tuple[list[Row], frozenset[str]]:
+    """What a `model.sig` proves of everything that lies there, and the paths that need no other proof then.
+
+    It counts when a P-256 key signed it that the policy trusts for every artifact; what its format passes over is among the findings.
+    """
+    keys = {key: name for name, key in policy.log_keys.items() if key.algorithm == ECDSA_P256 and not policy.retired(name)}
+    try:
+        signed = oms.verify(bundle, keys)
+    except SignatureError as error:
+        return [
+            Row("unverified", f"{SIGNATURE} counts for nothing here: {error}", f"Add its P-256 key to {policy.source} if you trust it")
+        ], frozenset()
+    except VerificationError as error:
+        return [Row("failed", f"{SIGNATURE}: {error}", "Take it again from where it was published")], frozenset()
+    here = {file.path: file.digest for file in present.files}
+    missing = sorted(signed.files.keys() - here.keys()) if not present.complete else []
+    if missing:  # a copy of a part of it
+        signed = replace(signed, files={path: digest for path, digest in signed.files.items() if path in here})
+    over = [path for path in here if path.split("/")[0] in oms.UNSIGNABLE]
+    rows = oms.compare(signed, here, passed_over=[SIGNATURE, *over])
+    who = next(name for key, name in keys.items() if key == signed.key)
+    equal = {path for path, digest in here.items() if signed.files.get(path) == digest}
+    named = [replace(row, text=row.text.replace(signed.key.short, who)) for row in rows]
+    if missing:
+        named.append(Row("unverified", f"{len(missing)} files that {who} signed in {SIGNATURE} are not here: {some(missing, 3)}"))
+    return named, frozenset(equal | set(over))

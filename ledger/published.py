@@ -10,18 +10,20 @@ and nothing else is judged. Any other file is judged by what the alloys beside i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from ledger import oms
 from ledger.bundle import MAX_BUNDLE_BYTES
 from ledger.claims import Carried, Claims, companion
 from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, SIGNATURE, WEIGHTS, Inventory, base, changes, ends, some
-from ledger.judge import judge
+from ledger.judge import judge, model_signature
 from ledger.locator import Expected
 from ledger.policy import Policy
 from ledger.proof import MAX_PROOF_BYTES
 from ledger.report import Report, Row
-from ledger.unsigned import prefix_text
+from ledger.unsigned import UnsignedReport, prefix_text
 from store import files, tree
 from store.digest import Digest
 from store.errors import NotFoundError, StoreError
@@ -85,10 +87,18 @@ def examine_alloy(path: Path, policy: Policy, expected: Expected | None = None) 
         text = f"{path} has no {ALLOY[1:]} with its {ATTESTATIONS[1:]} beside it"
         return Report(str(path), (Row("failed", text, "Ask for both; they travel together"),))
     judged = [read(alloy, policy, expected) for alloy in alloys]
-    rows = _judge_all(path, judged) if path.is_dir() else _look_for(path.parent, judged[0])
+    rows = _judge_all(path, judged, policy) if path.is_dir() else _look_for(path.parent, judged[0])
     every = (*_expectation(judged, expected), *rows, *(row for one in judged for row in one.findings()))
-    subjects = {one.name: one.digest for one in judged if one.digest is not None}
-    return Report(str(path), every, subjects, {name: digest for one in judged for name, digest in one.evidence.items()})
+    return told(str(path), every, judged)
+
+
+def told(target: str, rows: Sequence[Row], alloys: Sequence[Claims], levels: tuple[str, ...] = ()) -> Report:
+    """The report about alloys and what lies with them: unsigned, where the expected hash is all that there is to go by."""
+    subjects = {one.name: one.digest for one in alloys if one.digest is not None}
+    inputs = {name: digest for one in alloys for name, digest in one.evidence.items()}
+    if any(one.vouched for one in alloys) and not any(one.counts for one in alloys):
+        return UnsignedReport(target, tuple(rows), subjects, inputs, levels, pinned=True)
+    return Report(target, tuple(rows), subjects, inputs, levels)
 
 
 def _expectation(alloys: Sequence[Claims], expected: Expected | None) -> list[Row]:
@@ -110,9 +120,10 @@ def examine_file(path: Path, digest: Digest, policy: Policy) -> Report | None:
     return None
 
 
-def _judge_all(folder: Path, alloys: Sequence[Claims]) -> list[Row]:
+def _judge_all(folder: Path, alloys: Sequence[Claims], policy: Policy) -> list[Row]:
     """The findings about a folder that no single alloy answers for: each file must be named by one of them."""
     travelling = {companion(one.name, ending) for one in alloys for ending in (ALLOY, ATTESTATIONS, PROOF)} | {SIGNATURE}
+    signature = folder / SIGNATURE
     hidden: set[str] = set()
 
     def skip(name: str) -> bool:
@@ -121,13 +132,29 @@ def _judge_all(folder: Path, alloys: Sequence[Claims]) -> list[Row]:
         return name in hidden or name in travelling
 
     try:
-        present = tree.hash_folder(folder, skip=skip).entries
+        present = Inventory(tree.hash_folder(folder, skip=skip).entries)
+        bundle = files.read_small(signature, oms.MAX_BUNDLE_BYTES) if signature.is_file() else None
+        carriers = _small(folder, travelling - {SIGNATURE}) if bundle is not None else []
     except StoreError as error:
         return [Row("failed", str(error))]
-    rows = judge(Inventory(present), alloys)
+    signed, covered = list[Row](), frozenset[str]()
+    if bundle is not None:
+        signed, covered = model_signature(bundle, replace(present, files=[*present.files, *carriers]), policy)
+    rows = [*judge(present, alloys, signed=covered), *signed]
     if hidden:
         rows.append(Row("unverified", f"{some(sorted(hidden))}: not looked into"))
     return rows
+
+
+def _small(folder: Path, names: Iterable[str]) -> list[TreeEntry]:
+    """Those files of some names that are there, and no larger than anything that carries a proof."""
+    found = []
+    for name in sorted(names):
+        path = folder / name
+        if path.is_file() and path.stat().st_size <= MAX_BUNDLE_BYTES:
+            digest, size = files.hash_file(path)
+            found.append(TreeEntry(name, digest, size))
+    return found
 
 
 def _look_for(folder: Path, alloy: Claims) -> list[Row]:

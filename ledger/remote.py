@@ -32,22 +32,18 @@ from ledger.errors import (
     LocatorError,
     LogError,
     ProofError,
-    SignatureError,
-    VerificationError,
 )
 from ledger.foreign import examine_foreign, find
 from ledger.hub import Hub, HubFile, git_blob_oid, is_commit, lfs_pointer_oid
 from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, SIGNATURE, WEIGHTS, Inventory, Unread, ends, some
-from ledger.judge import judge
-from ledger.keys import ECDSA_P256
+from ledger.judge import judge, model_signature
 from ledger.locator import Expected, HubSource, Locator
 from ledger.manifest import Listed
 from ledger.policy import Policy
 from ledger.proof import MAX_PROOF_BYTES
-from ledger.published import MAX_ALLOY_BYTES, expectation
+from ledger.published import MAX_ALLOY_BYTES, expectation, told
 from ledger.report import Report, Row
 from ledger.sightings import Sightings, since
-from ledger.unsigned import UnsignedReport
 from store.digest import Digest
 from store.files import hash_file
 from store.tree import TreeEntry
@@ -469,24 +465,16 @@ class _Audit:
             return [Row("failed", f"{file.path}: {' '.join(str(error).split())}", "Tell its owner; another copy may be good")]
 
     def _model_signature(self, present: Inventory) -> tuple[list[Row], frozenset[str]]:
-        """What `model.sig` proves, and which files it covers; nothing when a key of the policy did not make it."""
+        """What `model.sig` proves, and which files need no other proof then; nothing when there is none."""
         if not self._has(SIGNATURE):
             return [], frozenset()
-        keys = {key: name for name, key in self.policy.log_keys.items() if key.algorithm == ECDSA_P256}
         try:
-            signed = oms.verify(self._small(SIGNATURE, oms.MAX_BUNDLE_BYTES), keys)
-        except SignatureError as error:
-            hint = f"Add its P-256 key to {self.policy.source} if you trust it"
-            return [Row("unverified", f"{SIGNATURE} counts for nothing here: {error}", hint)], frozenset()
-        except (VerificationError, HubError) as error:
-            return [Row("failed", f"{SIGNATURE}: {error}", "Take it again from where it was published")], frozenset()
-        here = {file.path: file.digest for file in present.files}
-        over = [path for path in here if path.split("/")[0] in oms.UNSIGNABLE]
-        rows = oms.compare(signed, here, passed_over=[SIGNATURE, *over])
-        who = next(name for key, name in keys.items() if key == signed.key)
-        named = tuple(replace(row, text=row.text.replace(signed.key.short, who)) for row in rows)
-        equal = {path for path, digest in here.items() if signed.files.get(path) == digest}
-        return list(named), frozenset(equal | set(over))  # what no signature covers is among the rows
+            bundle = self._small(SIGNATURE, oms.MAX_BUNDLE_BYTES)
+        except HubUnreachableError:
+            raise
+        except HubError as error:
+            return [Row("failed", " ".join(str(error).split()), "Ask its owner; the Hub may be at fault")], frozenset()
+        return model_signature(bundle, present, self.policy)
 
     # the end
 
@@ -525,14 +513,11 @@ class _Audit:
     def _finish(self, rows: Sequence[Row], alloys: Sequence[Claims], one_file: str | None) -> Report:
         target = str(replace(self.source, revision=self.listing.commit))
         every = [*self.rows, *rows, self._unread(one_file)] if not self._all_read(one_file) else [*self.rows, *rows]
-        subjects = {one.name: one.digest for one in alloys if one.digest is not None}
+        if one_file is None:
+            return told(target, every, alloys, self._levels())
+        digest = next((file.digest for file in self._inventory(alloys).files if file.path == one_file), None)
         inputs = {name: digest for one in alloys for name, digest in one.evidence.items()}
-        if one_file is not None:
-            digest = next((file.digest for file in self._inventory(alloys).files if file.path == one_file), None)
-            subjects = {one_file: digest} if digest is not None else {}
-        if one_file is None and not any(one.counts for one in alloys) and any(one.vouched for one in alloys):
-            return UnsignedReport(target, tuple(every), subjects, inputs, self._levels(), pinned=True)
-        return Report(target, tuple(every), subjects, inputs, self._levels())
+        return Report(target, tuple(every), {one_file: digest} if digest is not None else {}, inputs, self._levels())
 
     def _all_read(self, one_file: str | None) -> bool:
         return self.depth.full or (one_file is not None and one_file in self.hashed)

@@ -18,6 +18,7 @@ from ledger.bundle import Bundle, Receipt
 from ledger.entries import UNPLACED
 from ledger.errors import EnvelopeError, ProofError
 from ledger.examine import Examination
+from ledger.locator import Expected
 from ledger.log import Log, Memory
 from ledger.policy import Policy
 from ledger.predicates import EVALUATION
@@ -28,6 +29,8 @@ from store import canonical, files, tree
 from store.actions import Action
 from store.digest import Digest
 from store.memory import MemoryCas
+from tests.publications import policy as trusting
+from tests.publications import publish
 
 POLICY = unsafe_policy("alice")
 METRICS = {
@@ -540,3 +543,59 @@ def test_envelope_with_a_line_break_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(EnvelopeError, match="entry 0 holds a line break"):
         bundle.export(log, [Digest.of(b"x")])
     assert b64encode(payload) in envelope
+
+
+# --- a publication that was downloaded ---------------------------------------------------------------------------------------------
+
+
+def downloaded(folder: Path) -> Path:
+    made = publish(folder / "made")
+    out = folder / "copy"
+    out.mkdir()
+    for name, data in made.files.items():
+        (out / name).write_bytes(data)
+    return out
+
+
+def test_downloaded_publication_is_proven_by_its_release(tmp_path: Path) -> None:
+    """Release, place in the log, the alloy's list, and the signature over everything, README too; what is missing fails nothing."""
+    out = downloaded(tmp_path)
+    report = verify_alloy(out, trusting("alice"))
+    proven = texts(report, "proven")
+    assert "alice signed the release of tiny 1.0.0 at hf:acme/tiny" in proven
+    assert "the statement is entry 3 of the 4 of the log ledger/test" in proven
+    assert "4 of 4 files in the list of the alloy that alice released are here with their SHA-256 and size" in proven
+    assert "all 8 files are the ones that alice-models signed in model.sig" in proven
+    assert "README.md" not in texts(report, "unverified")
+    assert "the rest of tiny.alloy.json" in texts(report, "attested")
+    (out / "README.md").unlink()
+    (out / "model.safetensors").unlink()
+    (out / "config.json").unlink()
+    report = verify_alloy(out, trusting("alice"))
+    assert report.exit_code == 0
+    assert "3 files that alice-models signed in model.sig are not here" in texts(report, "unverified")
+    assert "2 files in the list" not in texts(report, "failed")
+
+
+def test_downloaded_publication_with_a_changed_file_fails(tmp_path: Path) -> None:
+    """A configuration by the release, a document by the signature over everything."""
+    out = downloaded(tmp_path)
+    for name in ("config.json", "README.md"):
+        before = (out / name).read_bytes()
+        (out / name).write_bytes(before.replace(b"tiny", b"TINY"))
+        assert name in texts(verify_alloy(out, trusting("alice")), "failed")
+        (out / name).write_bytes(before)
+    assert verify_alloy(out, trusting("alice")).exit_code == 0
+
+
+def test_expected_alloy_that_nobody_trusted_signed_is_unsigned(tmp_path: Path) -> None:
+    """The bytes are the expected ones, of the files that it lists too; nobody is believed."""
+    out = downloaded(tmp_path)
+    expected = Expected(files.hash_file(out / "tiny.alloy.json")[0].hex)
+    report = verify_alloy(out, trusting("bob", models=False), expected)
+    assert report.exit_code == 0
+    assert report.verdict.startswith("UNSIGNED")
+    (out / "config.json").write_bytes(b"{}")
+    assert verify_alloy(out, trusting("bob", models=False), expected).exit_code == 3
+    assert verify_alloy(out, trusting("bob", models=False)).verdict == "NOT VERIFIED"
+    assert verify_alloy(out, trusting("alice"), Expected("0" * 64)).exit_code == 3
