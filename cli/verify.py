@@ -133,14 +133,14 @@ def _refuse_idle(target: str | None, file: Path | None, *, offline: bool, **othe
 def _summarise(report: Report, policy: Policy, workspace: Workspace | None, key: str | None, out: Path) -> None:
     """Write the report as a summary that the reader's own key signs."""
     from cli.workspace import unlock
-    from ledger.keys import KeyStore
+    from ledger.keys import ED25519, KeyStore
     from ledger.vsa import Summary
 
     if workspace is not None:
         signer = workspace.signer(key)
     else:
         keys = KeyStore.default()
-        own = [name for name, _, _ in keys.list()]
+        own = [name for name, public, _ in keys.list() if public.algorithm == ED25519]
         if key is None and len(own) != 1:
             raise UsageError(
                 f"which key signs the summary? --key NAME; yours: {', '.join(own) or 'none, and `ledger key new NAME` makes one'}"

@@ -211,7 +211,9 @@ class _Audit:
         try:
             alloy = self._small(path, MAX_ALLOY_BYTES)
             attestations = self._small(companion(path, ATTESTATIONS), MAX_BUNDLE_BYTES)
-            placed = self._small(proof, MAX_PROOF_BYTES) if self.depth.full and self._has(proof) else None
+            # Witnesses cosign after the alloy is made, so a policy that wants them needs the proof: one more request.
+            wanted = self.depth.full or self.policy.checkpoints is not None
+            placed = self._small(proof, MAX_PROOF_BYTES) if wanted and self._has(proof) else None
         except HubUnreachableError:
             raise
         except HubError as error:

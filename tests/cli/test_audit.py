@@ -153,11 +153,11 @@ def test_the_facts_as_json(reader: Desk, made: Published) -> None:
 
 def test_a_summary_is_signed_and_verifies_again(reader: Desk, made: Published, hub: LoopbackHub) -> None:
     """By the reader's key; for others it is what he attests, and a failure stays one."""
-    alice = reader.ok("key", "new", "carol", "--json").json
+    carol = reader.ok("key", "new", "carol", "--json").json
     assert verify(reader, f"hf:{REPO}@{made.alloy}", "--vsa", "good.vsa.json").code == 0
     hub.lies.wrong_sha256 = {GGUF}
     assert verify(reader, f"hf:{REPO}@{made.alloy}", "--vsa", "bad.vsa.json").code == 3
-    public = next(text for text in json.dumps(alice).split('"') if text.startswith("ed25519:"))
+    public = next(text for text in json.dumps(carol).split('"') if text.startswith("ed25519:"))
     trusting = {"version": 1, "keys": {"carol": public}, "rules": [{"keys": ["carol"]}]}
     (reader.folder / "carol.json").write_text(json.dumps(trusting))
     said = reader.type("verify", "good.vsa.json", "--policy", "carol.json")

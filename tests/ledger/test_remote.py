@@ -161,6 +161,15 @@ def test_an_alloy_that_nobody_released_is_what_it_was_before_there_were_releases
     assert audit(hub, depth=Depth(full=True)).exit_code == 3
 
 
+def test_a_policy_that_wants_witnesses_costs_one_more_request(hub: LoopbackHub, published: Published) -> None:
+    """Cosignatures come after the alloy, so they are read with the proof; without any the log counts as frozen."""
+    frozen = Policy.parse(json.dumps(ALICE.to_json() | {"checkpoints": {"witnesses": ["alice"], "threshold": 1}}), source="test policy")
+    report = audit(hub, trusting=frozen)
+    assert len(hub.log) == 4
+    assert report.exit_code == 3
+    assert "witness" in texts(report, "failed")
+
+
 # --- the bytes -------------------------------------------------------------------------------------------------------------------
 
 
