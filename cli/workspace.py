@@ -63,7 +63,7 @@ def refuse_foreign(folder: Path, named: Path | None) -> None:
         UsageError: neither.
     """
     from ledger.errors import LogError
-    from ledger.log import Memory
+    from ledger.memory import Memory
 
     memory = Memory.default()
     if named is not None or os.environ.get("LEDGER_DIR"):

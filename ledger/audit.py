@@ -42,7 +42,8 @@ from ledger.errors import (
 )
 from ledger.git import CHECKPOINT, ENVELOPE, Repository, parse_tree
 from ledger.keys import ED25519, PublicKey, SshReader
-from ledger.log import REPOSITORY, Log, Memory
+from ledger.log import REPOSITORY, Log
+from ledger.memory import Memory
 from ledger.policy import Policy, Span
 from ledger.report import Report, Row
 from ledger.tlog import Frontier, leaf_hash

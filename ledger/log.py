@@ -34,7 +34,7 @@ from ledger.tlog import EMPTY_ROOT, Frontier, leaf_hash, verify_consistency, ver
 from store.digest import Digest
 from store.errors import StoreError
 
-__all__ = ["Clock", "Entry", "InclusionProof", "Log", "Memory", "refuse_unfit"]
+__all__ = ["Clock", "Entry", "InclusionProof", "Log", "refuse_unfit"]
 
 Clock = Callable[[], float]
 

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger import predicates, statement
 from ledger.git import Repository
 from ledger.keys import Ed25519Signer
-from ledger.log import Entry, Log, Memory
+from ledger.log import Entry, Log
+from ledger.memory import Memory
 from ledger.policy import Policy
 from store.actions import Action
 from store.digest import Digest

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from ledger.audit import audit, audit_folder
 from ledger.examine import Hasher, examine_target
-from ledger.log import Log, Memory
+from ledger.log import Log
+from ledger.memory import Memory
 from ledger.policy import Policy
 from ledger.published import attestations_of, examine_alloy, examine_file, published
 from ledger.report import Report, Row, Status

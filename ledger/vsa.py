@@ -67,12 +67,13 @@ class Summary:
             )
         levels = report.levels if report.exit_code == 0 else ()
         digest = Digest.of(canonical.dumps(policy.to_json()))
+        called = policy.source.rpartition("/")[2]  # where it lies here is nobody's business
         return cls(
             resource,
             report.subjects,
             f"{VERIFIER}{signer.public}",
             now,
-            (policy.source, digest),
+            (called, digest),
             report.inputs,
             not report.exit_code,
             levels,

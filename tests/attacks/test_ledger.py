@@ -14,8 +14,9 @@ from ledger import bundle, dsse, note
 from ledger.audit import audit_folder
 from ledger.entries import UNPLACED
 from ledger.errors import UntrustedError
-from ledger.log import Log, Memory
+from ledger.log import Log
 from ledger.lookup import accept, find
+from ledger.memory import Memory
 from ledger.note import Checkpoint
 from ledger.policy import Policy
 from ledger.report import Report

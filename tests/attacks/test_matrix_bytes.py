@@ -19,8 +19,9 @@ from ledger import hub as hub_module
 from ledger.errors import HubError, HubMismatchError, HubNotFoundError, SignatureError, StatementError
 from ledger.hub import HfHub
 from ledger.locator import parse
-from ledger.log import Log, Memory
+from ledger.log import Log
 from ledger.lookup import find
+from ledger.memory import Memory
 from ledger.policy import Policy
 from ledger.predicates import action_of
 from ledger.remote import Depth, audit_remote

@@ -18,8 +18,9 @@ from ledger.errors import FrozenError, NoteError, ProofError, RewrittenError
 from ledger.git import REF
 from ledger.hub import HfHub
 from ledger.locator import parse
-from ledger.log import REPOSITORY, Log, Memory
+from ledger.log import REPOSITORY, Log
 from ledger.lookup import find
+from ledger.memory import Memory
 from ledger.note import Checkpoint
 from ledger.policy import Policy
 from ledger.remote import Depth, audit_remote
@@ -293,7 +294,8 @@ _KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
 from ledger import log as module
-from ledger.log import Log, Memory
+from ledger.log import Log
+from ledger.memory import Memory
 from ledger.testing import UnsafeSigner, append_runs, chain_of_runs
 from store.local import LocalCas
 

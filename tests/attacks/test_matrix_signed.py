@@ -23,8 +23,9 @@ from ledger.errors import (
     VerificationError,
 )
 from ledger.keys import ECDSA_P256, ED25519, P256Signer, PublicKey
-from ledger.log import Log, Memory
+from ledger.log import Log
 from ledger.lookup import accept, find
+from ledger.memory import Memory
 from ledger.note import Checkpoint
 from ledger.policy import Policy
 from ledger.predicates import KeyEvent

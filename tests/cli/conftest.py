@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from ledger.log import Memory
+from ledger.memory import Memory
 
 RECIPE = """name: shouting
 version: 1.0.0

@@ -13,7 +13,8 @@ from ledger.audit import log_signers
 from ledger.errors import SignatureError
 from ledger.git import Repository
 from ledger.keys import KeyStore, PublicKey, ssh_public_text
-from ledger.log import Log, Memory
+from ledger.log import Log
+from ledger.memory import Memory
 from ledger.policy import Policy
 from ledger.testing import append_runs, chain_of_runs
 

@@ -11,7 +11,8 @@ import pytest
 from ledger import audit, note, sshsig, statement
 from ledger.git import REF, RawEntry, Repository, object_id, parse_commit, signed_commit, tree_bytes, unsigned_commit
 from ledger.index import NOTHING
-from ledger.log import REPOSITORY, Log, Memory
+from ledger.log import REPOSITORY, Log
+from ledger.memory import Memory
 from ledger.note import Checkpoint
 from ledger.policy import Policy
 from ledger.report import Report

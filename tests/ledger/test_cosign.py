@@ -14,7 +14,8 @@ from ledger import bundle, cosign, note
 from ledger.cosign import Witness
 from ledger.errors import FrozenError, LogError, NoteError, RewrittenError, SignatureError
 from ledger.keys import P256Signer
-from ledger.log import Log, Memory
+from ledger.log import Log
+from ledger.memory import Memory
 from ledger.note import Checkpoint, parse_note, sign_checkpoint
 from ledger.policy import Policy, Witnesses
 from ledger.proof import Proof

@@ -21,8 +21,9 @@ from ledger import dsse, note, sshsig, standing, statement
 from ledger.errors import EnvelopeError, LogError, MovedError, RewrittenError, StatementError
 from ledger.git import CHECKPOINT, ENVELOPE, REF, object_id, signed_commit, tree_bytes, unsigned_commit
 from ledger.keys import P256Signer
-from ledger.log import LOCK, Log, Memory
+from ledger.log import LOCK, Log
 from ledger.lookup import find
+from ledger.memory import Memory
 from ledger.policy import Policy
 from ledger.testing import UnsafeClock, UnsafeSigner, append_runs, chain_of_runs, reopened, run_payload, unsafe_log, unsafe_policy
 from ledger.tlog import leaf_hash, root, verify_inclusion
@@ -417,7 +418,6 @@ def test_kill_between_any_two_steps_of_an_append(tmp_path: Path) -> None:
 
 def _die_at(step: str) -> None:
     from ledger import git, index
-    from ledger import log as log_module
 
     def die(*_: object, **__: object) -> NoReturn:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -433,7 +433,7 @@ def _die_at(step: str) -> None:
     elif step == "extend":
         index.Index.extend = die  # type: ignore[method-assign]
     else:
-        log_module.Memory.accept = die  # type: ignore[method-assign]
+        Memory.accept = die  # type: ignore[method-assign]
 
 
 def test_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from ledger import dsse, statement
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import ContradictionError, SignatureError, StatementError, UntrustedError
-from ledger.log import Log, Memory
+from ledger.log import Log
 from ledger.lookup import accept, confirmations, find, sift
+from ledger.memory import Memory
 from ledger.policy import Policy
 from ledger.predicates import EVALUATION
 from ledger.testing import UnsafeSigner, append_runs, chain_of_runs, run_payload, unsafe_log, unsafe_policy

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ledger.log import Log, Memory
+from ledger.log import Log
+from ledger.memory import Memory
 from ledger.policy import Policy, Span
 from ledger.predicates import EVALUATION
 from ledger.publication import Publication

@@ -15,8 +15,9 @@ from ledger import bundle, standing, statement
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import LogError, MovedError, UntrustedError
 from ledger.keys import PublicKey
-from ledger.log import Log, Memory
+from ledger.log import Log
 from ledger.lookup import accept, find
+from ledger.memory import Memory
 from ledger.policy import Policy, Span
 from ledger.predicates import KEY_EVENT, KeyEvent
 from ledger.report import Report

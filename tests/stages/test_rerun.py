@@ -12,8 +12,9 @@ import pytest
 from ledger import predicates, statement
 from ledger.entries import Entry
 from ledger.errors import ContradictionError, SignatureError, StatementError, UntrustedError
-from ledger.log import Log, Memory
+from ledger.log import Log
 from ledger.lookup import find
+from ledger.memory import Memory
 from ledger.policy import Policy
 from ledger.testing import UnsafeSigner, run_payload
 from stages.events import Finished
