@@ -222,7 +222,7 @@ def test_everything_is_read_and_hashed(hub: LoopbackHub, published: Published, t
 def test_a_signature_over_all_files_by_an_unknown_key_counts_for_nothing(hub: LoopbackHub, published: Published) -> None:
     """It is said, and fails nothing, like one that is none; one that is by a trusted key and does not fit fails."""
     report = audit(hub, trusting=policy("alice", models=False), depth=Depth(full=True))
-    assert "model.sig counts for nothing here" in texts(report, "unverified")
+    assert "model.sig" in texts(report, "unverified")
     assert report.exit_code == 0
     hub.put(REPO, {"README.md": b"# other\n"})
     assert "README.md: not the bytes that were signed in model.sig" in texts(audit(hub, depth=Depth(full=True)), "failed")
