@@ -17,10 +17,10 @@ from cli.errors import FAILED, CliError, UsageError
 from cli.names import latest_run, runs
 from cli.options import PATH, common
 from cli.output import Output, many, place, short, size, table
-from cli.workspace import Workspace, new_passphrase, open_here, refuse_foreign, unlock
+from cli.workspace import POLICY, Workspace, new_passphrase, open_here, refuse_foreign, unlock
 
 if TYPE_CHECKING:
-    from ledger.hub import Hub
+    from ledger.hub import HfHub
     from ledger.keys import Signer
     from stages.events import Event
     from stages.publish import Order, Plan, Publish
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from stages.publish_release import Outcome, Release
     from store.digest import Digest
     from store.local import LocalCas
+
+RECORDS = "eval/"
+"""Where the records of evaluations are, as the alloy names them."""
 
 _CHECKS = (
     ("bytes", "every file here hashes to what is attested"),
@@ -213,7 +216,9 @@ def _repo(to: str | None, stage: Publish | None, alloy: Mapping[str, Any], varia
 
 def _model_signer(name: str | None, key: str | None, workspace: Workspace, output: Output) -> Signer:
     """The P-256 key that signs `model.sig`; its format has no Ed25519."""
+    from ledger import oms, policy_text
     from ledger.keys import ECDSA_P256, KeyStore
+    from ledger.policy import Rule
 
     keys = KeyStore.default()
     own = [known for known, public, _ in keys.list() if public.algorithm == ECDSA_P256]
@@ -224,7 +229,12 @@ def _model_signer(name: str | None, key: str | None, workspace: Workspace, outpu
     if own:
         return unlock(keys, own[0])
     made = keys.new(f"{workspace.signer(key).name[:50]}-model", new_passphrase(ask=False), ECDSA_P256)
-    output.aside(f"no P-256 key yet: made {made.name} {made.public.short} in {place(keys.folder)} for model.sig")
+    rule = Rule((made.name,), predicates=(oms.PREDICATE_TYPE,))
+    policy_text.save(workspace.folder / POLICY, lambda text: policy_text.add_key(text, made.name, made.public, rule=rule))
+    output.aside(
+        f"no P-256 key yet: made {made.name} {made.public.short} in {place(keys.folder)} for model.sig; "
+        f"{place(workspace.folder / POLICY)} trusts it for that and for nothing else"
+    )
     return made
 
 
@@ -287,10 +297,13 @@ def _write(made: Release, folder: Path) -> None:
 
 
 def _locate(source: Source, store: LocalCas, aside: Path | None) -> Any:
-    """Where files are: in the exported folder; else in the store, from where they are put into `aside` if one is given."""
+    """Where files are: in the exported folder; else in the store, from where they are put into `aside` if one is given.
+
+    The records of evaluations are in the store always: they are not exported.
+    """
 
     def locate(name: str, digest: Digest) -> Path:
-        if source.folder is not None:
+        if source.folder is not None and not name.startswith(RECORDS):
             # A folder of `ledger export` has the model in one of its own; what was downloaded has it at the top.
             places = [source.folder / name, source.folder / name.partition("/")[2]] if "/" in name else [source.folder / name]
             found = next((path for path in places if path.is_file()), None)
@@ -348,7 +361,7 @@ def _publish(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     output.object({"dryRun": False, **_facts(made, delete), "outcome": outcome})
-    output.lines(_told(made, outcome))
+    output.lines(_told(made, outcome, hub.endpoint))
     return 0
 
 
@@ -384,7 +397,7 @@ def _load(planned: Plan, workspace: Workspace, store: LocalCas, tools: Mapping[s
         load(planned, work, lambda: LocalExecutor(workspace.folder, store.scratch(), jobs=1, threads=1, tools=tools))
 
 
-def _hub() -> Hub:
+def _hub() -> HfHub:
     from ledger.hub import HfHub
 
     return HfHub()
@@ -443,13 +456,13 @@ def _facts(made: Release, delete: Sequence[str]) -> dict[str, object]:
     }
 
 
-def _told(made: Release, outcome: Outcome) -> list[str]:
+def _told(made: Release, outcome: Outcome, endpoint: str) -> list[str]:
     repo = made.plan.order.repo
     next_ = f"next: ledger verify hf:{repo} --expect {made.alloy[1]}"
     if not outcome.changed:
         return [f"nothing changed: {repo} holds exactly this at commit {outcome.commit} (entry {outcome.number})", next_]
     return [
-        f"{'made' if outcome.created else 'updated'} https://huggingface.co/{repo} · commit {outcome.commit}",
+        f"{'made' if outcome.created else 'updated'} {endpoint}/{repo} · commit {outcome.commit}",
         f"read back: all {many(outcome.compared, 'file')} as sent · released as entry {made.number}, published as entry {outcome.number}",
         next_,
     ]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -257,6 +258,21 @@ def xet_hash(path: Path) -> str | None:
     return str(hash_files([str(path)])[0].hash)
 
 
+@contextmanager
+def _bars() -> Iterator[None]:
+    """huggingface_hub's progress bars, on a terminal alone."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
 def check_repo(repo: str) -> str:
     """A name of the form `org/name`, as it was given.
 
@@ -456,7 +472,7 @@ class HfHub:
             for path, content in sorted(files.items())
         ]
         operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(delete)]
-        with self._api_faults(repo, "commit", parent=_commit(parent)):
+        with self._api_faults(repo, "commit", parent=_commit(parent)), _bars():
             api = HfApi(endpoint=self.endpoint, token=self._token)
             made = api.create_commit(check_repo(repo), operations, commit_message=message, parent_commit=parent)
         return _commit(str(made.oid))

@@ -77,15 +77,19 @@ def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str
 def model_signature(bundle: bytes, present: Inventory, policy: Policy) -> tuple[list[Row], frozenset[str]]:
     """What a `model.sig` proves of everything that lies there, and the paths that need no other proof then.
 
-    It counts when a P-256 key signed it that the policy trusts for every artifact; what its format passes over is among the findings.
+    It counts when a P-256 key signed it that the policy trusts for such signatures of any artifact; what its format passes over is among
+    the findings.
     """
-    keys = {key: name for name, key in policy.log_keys.items() if key.algorithm == ECDSA_P256 and not policy.retired(name)}
+    keys = {key: name for name, key in policy.speakers(oms.PREDICATE_TYPE).items() if key.algorithm == ECDSA_P256}
+    hint = f"If you trust its P-256 key: ledger key trust NAME KEY, or a rule of {policy.source} with predicates [{oms.PREDICATE_TYPE}]"
+    if not keys:
+        return [
+            Row("unverified", f"{SIGNATURE}, the signature over all files: {policy.source} trusts no P-256 key for it", hint)
+        ], frozenset()
     try:
         signed = oms.verify(bundle, keys)
     except SignatureError as error:
-        return [
-            Row("unverified", f"{SIGNATURE} counts for nothing here: {error}", f"Add its P-256 key to {policy.source} if you trust it")
-        ], frozenset()
+        return [Row("unverified", f"{SIGNATURE} counts for nothing here: {error}", hint)], frozenset()
     except VerificationError as error:
         return [Row("failed", f"{SIGNATURE}: {error}", "Take it again from where it was published")], frozenset()
     here = {file.path: file.digest for file in present.files}

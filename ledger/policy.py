@@ -60,12 +60,17 @@ class Rule:
     builders: tuple[str, ...] = ("*",)
     line: int | None = field(default=None, compare=False)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Patterns of the predicate types that it is about."""
+        if self.predicates is not None:
+            return self.predicates
+        return ("*",) if "*" in self.stages and "*" in self.builders else (RUN,)
+
     def covers(self, statement: Statement, stage: str | None) -> bool:
         """Whether the rule speaks about a statement; `stage` is None when it is not a run."""
-        everything = "*" in self.stages and "*" in self.builders
-        kinds = self.predicates if self.predicates is not None else ("*",) if everything else (RUN,)
         return (
-            _matches(statement.predicate_type, kinds)
+            _matches(statement.predicate_type, self.kinds)
             and (stage is None or _matches(stage, self.stages))
             and (stage is None or "*" in self.builders or _matches(builder_of(statement) or "", self.builders))
             and all(_named(name, self.artifacts) or _matches(str(digest), self.artifacts) for name, digest in statement.subjects.items())
@@ -168,11 +173,17 @@ class Policy:
 
     @property
     def log_keys(self) -> Mapping[str, PublicKey]:
-        """The keys that may sign a log itself (commits, checkpoints): those that some rule trusts for every artifact.
+        """The keys that may sign a log itself (commits, checkpoints): those that some rule trusts for every artifact and every statement.
 
-        A key that is trusted for a few named artifacts only, such as a shipped one, speaks for no log.
+        A key that is trusted for a few named artifacts only, such as a shipped one, or for some predicate types, speaks for no log.
         """
-        names = {name for rule in self.rules if "*" in rule.artifacts for name in rule.keys}
+        rules = [rule for rule in self.rules if "*" in rule.artifacts and (rule.predicates is None or "*" in rule.predicates)]
+        return {name: self.keys[name] for name in sorted({name for rule in rules for name in rule.keys})}
+
+    def speakers(self, predicate_type: str) -> Mapping[str, PublicKey]:
+        """The keys that some rule trusts for such statements about any artifact, and that have no end."""
+        rules = [rule for rule in self.rules if "*" in rule.artifacts and _matches(predicate_type, rule.kinds)]
+        names = {name for rule in rules for name in rule.keys if not self.retired(name)}
         return {name: self.keys[name] for name in sorted(names)}
 
     def place_keys(self, size: int) -> Mapping[PublicKey, str]:

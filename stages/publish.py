@@ -314,7 +314,7 @@ def _objects(chosen: Chosen) -> list[tuple[str, Digest]]:
 def _files(
     chosen: Chosen, alloy: Mapping[str, Any], evidence: Evidence, store: Cas, locate: Locate, faults: list[Fault]
 ) -> list[PlannedFile]:
-    from ledger.alloy import file_name
+    from ledger.alloy import file_name, records
     from stages import gguf_file, gguf_name
     from stages.publish_facts import Fault
     from store import tree
@@ -344,6 +344,13 @@ def _files(
         if any(file.path == path for file in found):
             path = path.removesuffix(".gguf") + f"-{digest.hex[:8]}.gguf"
         found.append(PlannedFile(path, digest, store.size(digest) if store.has(digest) else size, tier, local))
+    for path, digest in records(alloy).items():  # every item of every evaluation, so that anybody can count again
+        local = _located(locate, path, digest)
+        if local is None:
+            text = f"the record of an evaluation is not here ({digest})"
+            faults.append(Fault("bytes", path, text, "Run the recipe again: what is missing is made again"))
+        else:
+            found.append(PlannedFile(path, digest, local.stat().st_size, "", local))
     return sorted(found, key=lambda file: file.path)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from cli.main import main
 from ledger import oms, qr
-from ledger.alloy import recipe_hash
+from ledger.alloy import recipe_hash, records
 from ledger.hub import HfHub, Listing
 from ledger.keys import ECDSA_P256, KeyStore
 from ledger.log import Log
@@ -79,6 +79,11 @@ def listed(hub: LoopbackHub) -> Listing:
     return HfHub().listing(REPO)
 
 
+def record_paths(shop: Shop) -> set[str]:
+    """Where the records of the evaluations go, as the alloy names them."""
+    return set(records(json.loads(shop.alloy.read_text())))
+
+
 def edit(shop: Shop, **fields: Any) -> None:
     """Change fields of the recipe in the alloy, as if it had been run so."""
     value = json.loads(shop.alloy.read_text()) | fields
@@ -90,10 +95,10 @@ def edit(shop: Shop, **fields: Any) -> None:
 
 
 def test_everything_goes_in_one_commit(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
-    """Model, GGUF files by the convention's names, card, alloy, attestations, chunks, proof, both QR codes, pictures, model.sig."""
+    """Model, GGUF files by the convention's names, records of the evaluations, card, alloy, attestations, proof, QR codes, model.sig."""
     said = publish(typing)
     assert said.code == 0, said
-    assert set(hub.files(REPO)) - {".gitattributes"} == MODEL | GGUFS | OURS
+    assert set(hub.files(REPO)) - {".gitattributes"} == MODEL | GGUFS | OURS | record_paths(shop)
     assert len([request for request in hub.log if request.method == "POST" and "/commit/" in request.path]) == 1
     assert f"ledger verify {TO} --expect sha256:" in said.out
 
@@ -115,7 +120,8 @@ def test_the_alloy_lists_every_file_that_is_loaded(shop: Shop, hub: LoopbackHub,
     alloy = json.loads(hub.files(REPO)["little-3e.alloy.json"])
     listing = listed(hub)
     hashes = {item["filename"]: item for item in alloy["results"]["integrity"]["fileHashes"]}
-    assert set(hashes) == MODEL | GGUFS | {"little-3e.chunks"}
+    assert record_paths(shop)
+    assert set(hashes) == MODEL | GGUFS | {"little-3e.chunks"} | record_paths(shop)
     for path in MODEL | GGUFS:
         assert hashes[path]["gitOid"] == listing.file(path).oid
         assert hashes[path]["size"] == listing.file(path).size
@@ -216,13 +222,13 @@ def test_an_alloy_or_an_exported_folder_is_as_good_as_the_recipe(shop: Shop, hub
             (target / shop.alloy.name).write_bytes(shop.alloy.read_bytes())
     said = publish(typing, target=target)
     assert said.code == 0, said
-    assert set(hub.files(REPO)) - {".gitattributes"} == MODEL | GGUFS | OURS
+    assert set(hub.files(REPO)) - {".gitattributes"} == MODEL | GGUFS | OURS | record_paths(shop)
 
 
 def test_json_says_the_same(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
     """One object with every file and the outcome."""
     value = publish(typing, "--json").json
-    assert {item["path"] for item in value["files"]} == MODEL | GGUFS | OURS
+    assert {item["path"] for item in value["files"]} == MODEL | GGUFS | OURS | record_paths(shop)
     assert value["outcome"]["commit"] == hub.head(REPO)
     assert value["alloy"]["digest"] == str(publications(shop)[0].alloy[1])
 
@@ -274,7 +280,7 @@ def test_a_dry_run_shows_everything_and_changes_nothing(shop: Shop, hub: Loopbac
     assert all(request.method == "GET" for request in hub.log[requests:])
     assert hub.repo(REPO) is None
     shown = Path("little-3e-preview")
-    assert {str(path.relative_to(shown)) for path in shown.rglob("*") if path.is_file()} == (MODEL | GGUFS | OURS) - {
+    assert {str(path.relative_to(shown)) for path in shown.rglob("*") if path.is_file()} == (MODEL | GGUFS | OURS | record_paths(shop)) - {
         "proof-qr.png", "model.sig", "little-3e.tlog-proof",
     }  # fmt: skip
     assert "# little-3e" in (shown / "README.md").read_text()

@@ -419,3 +419,16 @@ def test_what_this_package_ships_trusts_named_artifacts_only() -> None:
     for policy in Policy.shipped().values():
         assert policy.log_keys == {}
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", pattern) for rule in policy.rules for pattern in rule.artifacts)
+
+
+def test_a_rule_for_some_predicate_types_makes_no_log_key() -> None:
+    """A key for `model.sig` alone signs no checkpoints; it speaks for its own predicate type, until it has an end."""
+    kind = "https://model_signing/signature/v1.0"
+    policy = Policy.parse(
+        KEYS + f'rules: [{{keys: [alice]}}, {{keys: [bob], predicates: ["{kind}"]}}, {{keys: [carol], predicates: ["*"]}}]'
+    )
+    assert set(policy.log_keys) == {"alice", "carol"}
+    assert set(policy.speakers(kind)) == {"alice", "bob", "carol"}
+    assert set(policy.speakers("urn:other")) == {"alice", "carol"}
+    ended = Policy({"bob": BOB}, (Rule(("bob",), predicates=(kind,)),), spans={"bob": Span(0, 5)})
+    assert ended.speakers(kind) == {}
