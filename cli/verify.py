@@ -6,8 +6,9 @@ import os
 import shutil
 import textwrap
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ _WORDS: Mapping[str, tuple[str, tuple[Style, ...]]] = {
     "failed": ("FAILED", ("red", "bold")),
 }
 _WIDTH = max(len(word) for word, _ in _WORDS.values())
+_MANY_STEPS = 4
 
 
 @click.command()
@@ -47,6 +49,7 @@ _WIDTH = max(len(word) for word, _ in _WORDS.values())
 @click.option("--into", type=PATH, metavar="DIR", help="With --full: keep what is read there, and continue from what is there.")
 @click.option("--offline", is_flag=True, help="TARGET is a proof (picture, text or .tlog-proof), perhaps of FILE; no network, no ledger.")
 @click.option("--vsa", type=PATH, metavar="OUT", help="Write the result as a summary signed by your key (SLSA VSA).")
+@click.option("--verbose", "-v", is_flag=True, help="Each step back to the sources in a line of its own.")
 @rerun_options
 @common
 def verify(
@@ -59,6 +62,7 @@ def verify(
     into: Path | None,
     offline: bool,
     vsa: Path | None,
+    verbose: bool,
     rerun: bool,
     again: Again,
     ledger: Path | None,
@@ -104,7 +108,8 @@ def verify(
         report = replace(report, rows=(*report.rows, _nobody(trusted)))
     if vsa is not None:
         _summarise(report, trusted, workspace, again.key, vsa)
-    output.show(facts(report, trusted), lambda: lines(report, output))
+    shown = report if verbose else replace(report, rows=tuple(in_short(report.rows)))
+    output.show(facts(report, trusted), lambda: lines(shown, output))
     return report.exit_code
 
 
@@ -219,6 +224,18 @@ def facts(report: Report, policy: Policy) -> dict[str, object]:
         "subjects": {name: str(digest) for name, digest in report.subjects.items()},
         "rows": rows,
     }
+
+
+def in_short(rows: Sequence[Row]) -> Iterable[Row]:
+    """The findings, with the steps of the way back in one line where they are many."""
+    from ledger.verify import Row
+
+    for together, group in groupby(rows, key=lambda row: bool(row.step)):
+        some = list(group)
+        if not together or len(some) <= _MANY_STEPS:
+            yield from some
+            continue
+        yield Row("proven", f"from {', '.join(row.step for row in some)}: each of these steps is signed", "-v lists them")
 
 
 def lines(report: Report, output: Output) -> Iterable[str]:

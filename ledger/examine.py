@@ -245,7 +245,8 @@ class Examination:
                 before.setdefault(made.action.stage, []).append(made)
         for stage, runs in before.items():
             which = _describe(runs[0].action) if len(runs) == 1 else f"{len(runs)} runs of {stage}"
-            self.rows.append(Row("proven", f"from {which} ({self._source(runs)})", entry=runs[0].entry))
+            short = stage if len(runs) == 1 else f"{len(runs)} {stage}"
+            self.rows.append(Row("proven", f"from {which} ({self._source(runs)})", entry=runs[0].entry, step=short))
         for made in steps.values():
             self._agreement(made.action)
         evaluations: list[_Evaluated] = []

@@ -22,6 +22,7 @@ class Row:
             `failed` contradicts what somebody signed or what was expected, or is vouched for by nobody.
         text: a sentence for people. hint: what to do about it. entry: the number of the entry it rests on.
         aside: it is about something else than the target, like the log that the entries come from: alone it verifies nothing.
+        step: a word or two when it is one step of the way back to the sources, which may be told in one line with the others.
     """
 
     status: Status
@@ -29,6 +30,7 @@ class Row:
     hint: str = ""
     entry: int | None = None
     aside: bool = False
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True)

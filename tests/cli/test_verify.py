@@ -5,8 +5,10 @@ import subprocess
 
 import pytest
 
+from cli.verify import in_short
 from ledger.log import Log
 from ledger.policy import Policy
+from ledger.report import Row
 from tests.cli.conftest import Desk
 
 
@@ -174,3 +176,16 @@ def test_what_is_not_there(done: Desk, target: str) -> None:
     said = done.type("verify", target)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("error: ")
+
+
+def test_many_steps_back_are_told_in_one_line_unless_asked() -> None:
+    """The way back of a long run is one finding; -v and --json give each step. A few steps stay as they are."""
+    steps = [Row("proven", f"from stage-{number} (entry {number})", step=f"stage-{number}") for number in range(6)]
+    around = [Row("proven", "it came out of quant"), *steps, Row("attested", "that it went so")]
+    shown = list(in_short(around))
+    assert [row.text for row in shown] == [
+        "it came out of quant",
+        "from stage-0, stage-1, stage-2, stage-3, stage-4, stage-5: each of these steps is signed",
+        "that it went so",
+    ]
+    assert list(in_short(around[:4])) == around[:4]
