@@ -131,7 +131,8 @@ class _Audit:
         self.rows += [_override_row(name) for name in repository.overrides()]
         head = self._log.head
         if head is None:
-            self.rows.append(Row("proven", f"the log {self._log.origin} is empty, and no entry of it was accepted here before"))
+            text = f"the log {self._log.origin} is empty, and no entry of it was accepted here before: nobody signed that"
+            self.rows.append(Row("unverified", text, "if there should be entries, take the ledger again from where it came from"))
             return
         commits = self._chain(repository, head)
         if commits is None:
@@ -337,7 +338,7 @@ class _Audit:
                     "another log, and no checkpoint of this one was accepted on this machine yet"
                 )
             self.rows.append(
-                Row("failed", text, f"Add the key to {source} if you trust it; `git log` in {repository.path} shows the signers")
+                Row("failed", text, "if you know a signer's key, trust it (`ledger key trust`) or name a policy (--policy FILE)")
             )
         elif not faults:
             which = "every commit and checkpoint" if self._full else "the newest commit and checkpoint"

@@ -417,13 +417,14 @@ def test_contradictions_are_found(tmp_path: Path) -> None:
 
 
 def test_empty_log_is_said(tmp_path: Path) -> None:
-    """A log without entries verifies as that."""
-    unsafe_log(tmp_path)
+    """A log without entries proves nothing, whoever emptied it: deleting the ref of somebody else's log gives no VERIFIED."""
+    log = unsafe_log(tmp_path)
     report = verified(tmp_path)
-    assert (report.verdict, texts(report, "proven")) == (
-        "VERIFIED",
-        "the log ledger/test is empty, and no entry of it was accepted here before",
-    )
+    assert (report.verdict, report.exit_code) == ("NOT VERIFIED", 3)
+    assert "the log ledger/test is empty, and no entry of it was accepted here before: nobody signed that" in texts(report, "unverified")
+    append_runs(log, chain_of_runs(2))
+    log.repository.path.joinpath("refs/heads/ledger").unlink()
+    assert verified(tmp_path, memory="elsewhere").verdict == "NOT VERIFIED"
 
 
 def test_first_sight_is_said_and_remembered(tmp_path: Path) -> None:
