@@ -184,7 +184,7 @@ class Proof:
         try:
             trusted = lookup.accept(entry, policy)
         except VerificationError as error:
-            hint = f"If you trust who signed it, name the key in {policy.source}"
+            hint = "if you know the signer's key, trust it (`ledger key trust`) or name a policy (--policy FILE)"
             return (*rows, Row("failed", f"the statement counts for nothing here: {error}", hint))
         who = " and ".join(trusted.signers)
         about = ", ".join(f"{printable(name, 80)} ({digest})" for name, digest in list(trusted.statement.subjects.items())[:_SHOWN])
@@ -224,7 +224,9 @@ class Proof:
         if known.isdisjoint(line.key_hash for line in parsed.signatures):
             known_names = ", ".join(sorted(keys.values())) or "nobody"
             text = f"{inside} if its checkpoint is right, which nobody signed whom {policy.source} lets sign a log ({known_names})"
-            rows.append(Row("unverified", text, f"Add the log's key to {policy.source} if you trust it"))
+            rows.append(
+                Row("unverified", text, "if you know the log's key, trust it (`ledger key trust`) or name a policy (--policy FILE)")
+            )
             return False
         try:
             signers = sorted(keys[key] for key in note.verify_note(parsed, keys))
