@@ -430,7 +430,9 @@ def ssh_public_key(blob: bytes, what: object) -> PublicKey:
                 raise KeyFileError(what, "an ecdsa-sha2-nistp256 key that names another curve")
             public = _from_point(reader.string())
         else:
-            raise KeyFileError(what, f"a key of kind {kind[:40]!r}; ssh-ed25519 and ecdsa-sha2-nistp256 sign here")
+            raise KeyFileError(
+                what, f"a key of kind {kind[:40].decode('ascii', 'replace')!r}; ssh-ed25519 and ecdsa-sha2-nistp256 sign here"
+            )
     except PublicKeyError as error:
         raise KeyFileError(what, f"holds an unusable public key: {error}") from error
     reader.end()

@@ -354,7 +354,7 @@ def test_files_that_are_other_keys_are_refused(tmp_path: Path) -> None:
     cases = {
         "not an OpenSSH private key file of version 1": b"openssh-key-v2\0" + good[15:],
         "not exactly one key": header + b"\0\0\0\2" + ssh_string(blob) + ssh_string(blob),
-        "of kind b'ssh-rsa'; ssh-ed25519 and ecdsa-sha2-nistp256 sign here": header + b"\0\0\0\1" + ssh_string(ssh_string(b"ssh-rsa")),
+        "of kind 'ssh-rsa'; ssh-ed25519 and ecdsa-sha2-nistp256 sign here": header + b"\0\0\0\1" + ssh_string(ssh_string(b"ssh-rsa")),
         "names another curve": header + b"\0\0\0\1" + ssh_string(ssh_string(b"ecdsa-sha2-nistp256") + ssh_string(b"nistp384")),
         "unusable public key": header + b"\0\0\0\1" + ssh_string(weak),
         "1 bytes too many": header + b"\0\0\0\1" + ssh_string(blob + b"x"),
