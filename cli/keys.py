@@ -153,12 +153,10 @@ def _standing(policy: Policy | None, public: PublicKey) -> str:
 )
 @common
 def export(name: str | None, form: str, ledger: Path | None, json: bool) -> int:
-    r"""Print public keys: all of the policy here, or the one called NAME. Private keys never leave their file.
+    """Print public keys: all of the policy here, or the one called NAME. Private keys never leave their file.
 
-    \b
-    To check the ledger's commits with plain git:
-      ledger key export --as allowed-signers > signers
-      git -C .ledger/log.git -c gpg.ssh.allowedSignersFile=$PWD/signers verify-commit ledger
+    To check the ledger's newest commit with plain git: ledger key export --as allowed-signers > signers, then
+    git -C .ledger/log.git -c gpg.ssh.allowedSignersFile=$PWD/signers verify-commit ledger
     """
     from ledger.keys import KeyStore
 
