@@ -17,7 +17,7 @@ from ledger.bundle import Bundle, Receipt
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import ProofError, VerificationError
 from ledger.examine import Examination, folder_of
-from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, WEIGHTS, Inventory, Unread, base, ends, folders, some
+from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, WEIGHTS, Inventory, Unread, base, ends, folders, risky, some
 from ledger.locator import Expected
 from ledger.lookup import Trusted
 from ledger.manifest import Listed
@@ -26,6 +26,7 @@ from ledger.proof import Proof
 from ledger.publication import PUBLICATION, RELEASED, Publication
 from ledger.report import Row, printable
 from ledger.retold import Retold, as_dict, as_list
+from ledger.vsa import VSA
 from store import canonical
 from store.digest import Digest
 from store.errors import StoreError
@@ -160,8 +161,8 @@ class Claims:
         """Digests that trusted statements are about, and those that trusted runs took."""
         subjects, inputs = set[Digest](), set[Digest]()
         for one in self._counting:
-            if one.statement.predicate_type == PUBLICATION:
-                continue  # about the alloy, not about what it describes
+            if one.statement.predicate_type in (PUBLICATION, VSA):
+                continue  # about the alloy, not about what it describes; or what somebody found, and be it that it failed
             subjects |= set(one.statement.subjects.values())
             if one.statement.predicate_type == predicates.RUN:
                 action = predicates.action_of(one.statement)
@@ -215,10 +216,12 @@ class Claims:
         pieces = {file.digest for one in self.trees.values() for file in one.entries if ends(file.path, WEIGHTS)}
         largest_first = sorted(self.trees.items(), key=lambda pair: -len(pair[1].entries))
         for where, here in folders(present.files):
+            whole = [digest for digest, one in largest_first if one.entries and all(here.get(file.path) == file for file in one.entries)]
+            made = {entry.path for digest in whole if digest in self._artifacts for entry in self.trees[digest].entries}
             for digest, one in largest_first:
-                if where in settled and digest not in self._artifacts:
-                    continue  # a part of the folder that is settled as a whole
-                if one.entries and all(here.get(file.path) == file for file in one.entries):
+                if digest not in self._artifacts and (where in settled or _mixed(one, made)):
+                    continue  # a part of the folder that is settled as a whole, or what a result was made from, poured over it
+                if digest in whole:
                     settled.add(where)
                     covered |= {where + file.path for file in one.entries}
                     self._matched(digest, where or "./", f"{where or './'} (all {len(one.entries)} files, {one.size:,} bytes{present.how})")
@@ -244,8 +247,15 @@ class Claims:
         if compared is not None:
             self._files_rows += compared.rows
             covered |= compared.equal | compared.differing | {path for path in self.listed if path in unread}
+        if self.closes(present):  # whatever else is attested, it is not part of what was released
+            everything = [file.path for file in present.files] + [file.path for file in present.unread]
+            covered -= set(risky([path for path in covered if path not in self.listed], everything))
         self._here = [file for file in present.files if file.path in covered - differing]
         return covered, settled
+
+    def closes(self, present: Inventory) -> bool:
+        """Whether the alloy says what all files of the place are: a release does, of its repository."""
+        return present.complete and bool(self.releases and self.listed)
 
     def _matched(self, digest: Digest, path: str, what: str) -> None:
         if digest in self._subjects:
@@ -384,6 +394,12 @@ def _is_release(entry: Entry) -> bool:
         return entry.statement.predicate_type == PUBLICATION
     except (VerificationError, StoreError):
         return False
+
+
+def _mixed(one: Tree, made: Collection[str]) -> bool:
+    """Whether a folder has weights beside those of another one that lies in the same place."""
+    extra = any(ends(file.path, WEIGHTS) and file.path not in made for file in one.entries)
+    return extra and any(ends(path, WEIGHTS) for path in made)
 
 
 def _all_but_unread(one: Tree, here: Mapping[str, TreeEntry], unread: Mapping[str, Unread], where: str) -> list[str]:

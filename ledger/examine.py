@@ -19,6 +19,7 @@ from ledger.log import Log
 from ledger.policy import Policy
 from ledger.report import Report, Row, printable
 from ledger.statement import Statement
+from ledger.vsa import VSA, summed_up
 from store import files, tree
 from store.actions import Action
 from store.digest import Digest
@@ -181,8 +182,8 @@ class Examination:
         return self._sifted[digest]
 
     def mentions(self, digest: Digest) -> bool:
-        """Whether somebody trusted says something about an object."""
-        return bool(self.sift(digest)[0])
+        """Whether somebody trusted says something about an object; that he verified it, or that it failed, says nothing of it here."""
+        return any(one.statement.predicate_type != VSA for one in self.sift(digest)[0])
 
     def makers(self, digest: Digest) -> list[Made]:
         """The trusted runs that gave an object, oldest first; then, where none of them made it anew, those that gave a folder with it."""
@@ -290,6 +291,9 @@ class Examination:
                 evaluations.append(self._evaluated(alike))
                 where = f" ({report.entries(numbers)})" if numbers else ""
                 text = f"{_evaluation(first.statement)} was attested by {who} for {what.rstrip(',')}{where}"
+            elif first.statement.predicate_type == VSA:
+                self.rows.append(summed_up(first.statement, who, what.rstrip(","), _number(first.entry)))
+                continue
             else:
                 text = f"a statement of type {first.statement.predicate_type} about {what.rstrip(',')} is signed by {who}"
             self.rows.append(Row("proven", text, entry=_number(first.entry)))

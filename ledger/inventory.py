@@ -28,6 +28,12 @@ DOCUMENTS = (
 )  # fmt: skip
 """What no loader reads. All else beside weights other than GGUF can change what is loaded: a configuration, a template, an adapter."""
 
+BESIDE_GGUF = ("preset.ini", "template", "system", "params", "modelfile")
+"""What is taken from a repository of GGUF files: llama.cpp's `-hf` reads preset.ini *in place of* them, ollama the others."""
+
+LOOKED_INTO = ("additional_chat_templates", "custom_generate")
+"""Folders beside weights from which transformers takes chat templates, and with `trust_remote_code` the code that generates."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unread:
@@ -85,10 +91,13 @@ def risky(paths: Sequence[str], all_paths: Sequence[str]) -> list[str]:
 def changes(path: str, weighty: set[str], loaded: set[str]) -> bool:
     """Whether a file changes what is loaded from its folder, of those that hold weights, and those that hold others than GGUF files."""
     folder, name = parent(path), base(path).casefold()
-    if name.endswith(CODE) and folder in weighty:
+    above = parent(folder) if base(folder) in LOOKED_INTO else folder
+    if name.endswith(CODE) and above in weighty:
         return True
-    beside = folder in loaded or folder.removesuffix("additional_chat_templates").removesuffix("/") in loaded
-    return beside and not (name.endswith(DOCUMENTS) or name.startswith(("license", "notice", "use_policy")))
+    if name in BESIDE_GGUF and any(not folder or where == folder or where.startswith(f"{folder}/") for where in weighty):
+        return True
+    document = name.endswith(DOCUMENTS) or name.startswith(("license", "notice", "use_policy"))
+    return above in loaded and not (document and not name.endswith(".jinja"))
 
 
 def ends(path: str, endings: tuple[str, ...]) -> bool:

@@ -44,6 +44,7 @@ def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str
     everything = [file.path for file in present.files] + [file.path for file in present.unread]
     dangers = set(risky([file.path for file in loose] + [file.path for file in dark], everything))
     vouched = any(one.counts or one.vouched for one in alloys)
+    release = next((one.vouched for one in alloys if one.closes(present)), "")
     if not vouched and dangers:
         text = f"no trusted statement names {some(sorted(dangers))}; a model may be loaded from there"
         rows.append(Row("unverified", text, "Trust who signed it, or take the model from where somebody trusted published it"))
@@ -51,7 +52,9 @@ def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str
         if file.path not in dangers:
             continue
         text = f"{file.path}, {file.size:,} bytes, is named by no trusted statement ({file.digest}); a model may be loaded from it"
-        if file.digest in pieces:
+        if release and file.digest in content:
+            text = f"{file.path}, {file.size:,} bytes, is attested and not in the list of {release}; a model may be loaded from it"
+        elif file.digest in pieces:
             text = f"{file.path}, {file.size:,} bytes, is a piece of {folder_of(pieces[file.digest])}, which is not here as it was made"
         rows.append(Row("failed", text, "Take it from where it was published, or delete it"))
     sizes = {file.size for listing in trees.values() for file in listing.entries} | {
@@ -59,7 +62,10 @@ def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str
     }
     open_: list[str] = []
     for dim in dark if vouched else ():
-        if dim.path in dangers and dim.size not in sizes and None not in sizes:
+        if dim.path in dangers and release:  # its size is whatever its maker liked
+            text = f"{dim.path}, {dim.size:,} bytes, is not in the list of {release}; it can change a model"
+            rows.append(Row("failed", text, "Take the repository at an older revision, or ask its owner"))
+        elif dim.path in dangers and dim.size not in sizes and None not in sizes:
             text = f"{dim.path}, {dim.size:,} bytes, is named by no trusted statement, nor is any file of that size; it can change a model"
             rows.append(Row("failed", text, "Take the repository at an older revision, or ask its owner"))
         elif dim.path in dangers:

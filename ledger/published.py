@@ -17,7 +17,7 @@ from pathlib import Path
 from ledger import oms
 from ledger.bundle import MAX_BUNDLE_BYTES
 from ledger.claims import Carried, Claims, companion
-from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, SIGNATURE, WEIGHTS, Inventory, base, changes, ends, some
+from ledger.inventory import ALLOY, ATTESTATIONS, LOOKED_INTO, PROOF, SIGNATURE, WEIGHTS, Inventory, base, changes, ends, some
 from ledger.judge import judge, model_signature
 from ledger.locator import Expected
 from ledger.policy import Policy
@@ -167,13 +167,13 @@ def _look_for(folder: Path, alloy: Claims) -> list[Row]:
         if number == MAX_LOOKED_AT:
             rows.append(Row("unverified", f"more than {MAX_LOOKED_AT:,} files lie at and below {alloy.name}: the rest was not looked at"))
             break
-        if size not in sizes:
+        if size not in sizes and path not in alloy.listed:
             continue
         try:
             digest, size = files.hash_file(folder / path)
         except (StoreError, OSError):
             continue  # nothing is claimed of it
-        if digest in alloy.content:
+        if digest in alloy.content or path in alloy.listed:  # one that lies where it is listed must be what is listed
             found.append(TreeEntry(path, digest, size))
         elif ends(path, WEIGHTS):
             strange.append(path)
@@ -188,10 +188,9 @@ def _look_for(folder: Path, alloy: Claims) -> list[Row]:
 def _beside(folder: Path, where: str) -> list[str]:
     """What in a folder changes the model that is loaded from it, whatever it is: links too, which a loader follows."""
     inside = where.removesuffix("/")
-    templates = f"{where}additional_chat_templates"
     names = [where + item.name for item in os.scandir(folder / inside) if not item.is_dir()]
-    if (folder / templates).is_dir():
-        names += [f"{templates}/{item.name}" for item in os.scandir(folder / templates)]
+    for inner in (where + name for name in LOOKED_INTO if (folder / where / name).is_dir()):
+        names += [f"{inner}/{item.name}" for item in os.scandir(folder / inner)]
     loaded = {inside} if any(ends(name, WEIGHTS) and not ends(name, (".gguf",)) for name in names) else set[str]()
     return sorted(
         name for name in names if not ends(name, (ALLOY, ATTESTATIONS)) and (ends(name, WEIGHTS) or changes(name, {inside}, loaded))

@@ -125,6 +125,17 @@ class Summary:
         return cls(resource, said.subjects, verifier, when, policy, inputs, result == "PASSED", tuple(levels))
 
 
+def summed_up(said: Statement, who: str, what: str, number: int | None = None) -> Row:
+    """A summary that came among other statements about something, as a finding: somebody's word, and against it where it failed."""
+    try:
+        passed = Summary.read(said).passed
+    except StatementError as error:
+        return Row("failed", f"what {who} signed about {what} is no verification summary: {error}", entry=number)
+    if not passed:
+        return Row("failed", f"{who} verified {what} and attests that it did not pass", "Ask who signed that what was wrong", number)
+    return Row("attested", f"that {what} passed a verification: {who} says so, and nothing of it was verified here", entry=number)
+
+
 def is_summary(data: bytes) -> bool:
     """Whether bytes are an envelope around a verification summary, whoever signed it."""
     if len(data) > MAX_BYTES or not data.lstrip().startswith(b"{"):

@@ -407,7 +407,11 @@ def test_what_ones_own_ledger_published_is_compared(hub: LoopbackHub, published:
         ({"wrong_bytes": {"tiny.chunks"}}, Depth(spot=5), "is served with other bytes than listed"),
         ({"endless_bytes": {"tiny.alloy.json"}}, Depth(), "no more is read"),
         ({"endless_bytes": {GGUF}}, Depth(full=True), "other bytes than it lists"),
-        ({"hostile_names": ("evil.safetensors",)}, Depth(), "evil.safetensors, 1 bytes, is named by no trusted statement"),
+        (
+            {"hostile_names": ("evil.safetensors",)},
+            Depth(),
+            "evil.safetensors, 1 bytes, is not in the list of the alloy that alice released",
+        ),
     ],
 )
 def test_every_lie_of_the_hub_fails(hub: LoopbackHub, published: Published, lie: dict[str, Any], depth: Depth, message: str) -> None:
