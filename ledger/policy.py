@@ -181,8 +181,8 @@ class Policy:
         return {name: self.keys[name] for name in sorted({name for rule in rules for name in rule.keys})}
 
     def speakers(self, predicate_type: str) -> Mapping[str, PublicKey]:
-        """The keys that some rule trusts for such statements about any artifact, and that have no end."""
-        rules = [rule for rule in self.rules if "*" in rule.artifacts and _matches(predicate_type, rule.kinds)]
+        """The keys that some rule trusts by themselves for such statements about any artifact, and that have no end."""
+        rules = [rule for rule in self.rules if "*" in rule.artifacts and rule.threshold == 1 and _matches(predicate_type, rule.kinds)]
         names = {name for rule in rules for name in rule.keys if not self.retired(name)}
         return {name: self.keys[name] for name in sorted(names)}
 
