@@ -84,7 +84,8 @@ def _located(text: str, expected: Expected | None, policy: Policy, workspace: Wo
     from ledger.sightings import Sightings
 
     if is_packed(text):
-        return Report(clean(text[:100]), tuple(Proof.from_qr(text).check(policy)))
+        proof = Proof.from_qr(text)
+        return Report(clean(text[:100]), (*_expected(expected, proof.subjects), *proof.check(policy)), proof.subjects)
     locator = parse(text)
     if expected is not None and locator.expected is not None and expected != locator.expected:
         raise LocatorError(f"{clean(text[:200])} says {locator.expected} itself, and --expect says {expected}; which is it?")
@@ -133,7 +134,8 @@ def _here(path: Path, expected: Expected | None, policy: Policy, workspace: Work
     if asked.spot or asked.into is not None:
         raise UsageError("--spot and --into are about reading from the Hub, and a file here is read as a whole anyway")
     if path.is_file() and path.stat().st_size <= vsa.MAX_BYTES and vsa.is_summary(data := path.read_bytes()):
-        return vsa.examine_summary(data, policy, path.name)
+        report = vsa.examine_summary(data, policy, path.name)
+        return replace(report, rows=(*_expected(expected, {path.name: files.hash_file(path)[0]}), *report.rows))
     if check.published(path) and not (path.is_file() and not check.attestations_of(path).is_file()):
         return check.verify_alloy(path, policy, expected)
 
@@ -160,6 +162,8 @@ def _here(path: Path, expected: Expected | None, policy: Policy, workspace: Work
     if workspace is None:
         raise UsageError(f"nothing says what {path} is: no ledger is here, and no .alloy.json with its .attestations.jsonl beside it")
     report = check.verify_artifact(path, workspace.log, policy, store=workspace.store, digest_of=hashed)
+    if not path.is_file():
+        rows = _expected(expected, report.subjects)
     return replace(report, rows=(*rows, *report.rows))
 
 
@@ -205,19 +209,19 @@ def _picture(path: Path, expected: Expected | None, policy: Policy, workspace: W
         if workspace is None and expected is None:
             raise
         return None
-    found: list[Report] = []
+    found: list[tuple[str, Report]] = []
     strange: list[Row] = []
     for text in texts:
         try:
-            found.append(_located(text, expected, policy, workspace, asked))
+            found.append((text, _located(text, expected, policy, workspace, asked)))
         except LocatorError as error:
             strange.append(Row("unverified", f"a code in {path.name} leads nowhere that is known here: {error}"))
     if not found:
         return Report(str(path), tuple(strange))
     if len(found) == 1:
-        one = found[0]
-        return replace(one, rows=(Row("proven", f"the code in {path.name} says: {texts[0][:300]}", aside=True), *one.rows, *strange))
-    return _together(path, texts, found, strange)
+        ((text, one),) = found
+        return replace(one, rows=(Row("proven", f"a code in {path.name} says: {text[:300]}", aside=True), *one.rows, *strange))
+    return _together(path, found, strange)
 
 
 def _digest(path: Path) -> Digest:
@@ -226,18 +230,21 @@ def _digest(path: Path) -> Digest:
     return files.hash_file(path)[0]
 
 
-def _together(path: Path, texts: Sequence[str], found: Sequence[Report], strange: Sequence[Row]) -> Report:
-    """Several codes of one picture: all of them must verify."""
+def _together(path: Path, found: Sequence[tuple[str, Report]], strange: Sequence[Row]) -> Report:
+    """Several codes of one picture: all of them must verify, and where one is nobody's word, all are."""
     from ledger.report import Report, Row
+    from ledger.unsigned import UnsignedReport
 
     rows: list[Row] = []
-    for text, one in zip(texts, found, strict=False):
+    for text, one in found:
         rows += [Row("proven", f"a code in {path.name} says: {text[:300]}", aside=True), *one.rows]
         if one.exit_code:
             rows.append(Row("failed", f"what this code leads to: {one.verdict}"))
-    subjects = {name: digest for one in found for name, digest in one.subjects.items()}
-    inputs = {name: digest for one in found for name, digest in one.inputs.items()}
-    return Report(str(path), (*rows, *strange), subjects, inputs, found[0].levels)
+    subjects = {name: digest for _, one in found for name, digest in one.subjects.items()}
+    inputs = {name: digest for _, one in found for name, digest in one.inputs.items()}
+    if any(isinstance(one, UnsignedReport) for _, one in found):
+        return UnsignedReport(str(path), (*rows, *strange), subjects, inputs, found[0][1].levels, pinned=True)
+    return Report(str(path), (*rows, *strange), subjects, inputs, found[0][1].levels)
 
 
 # --- objects in the store --------------------------------------------------------------------------------------------------------

@@ -30,8 +30,11 @@ MAX_PICTURE_BYTES = 32 * 2**20
 MAX_PIXELS = 50 * 10**6
 """More is not decoded: a photo of a phone has 12 to 48 million."""
 
+MAX_SIDE = 30_000
+"""Pixels in one direction: twice as many is what zxing-cpp takes."""
+
 MAX_CODES = 8
-"""Codes in one picture that are read."""
+"""A picture with more codes is refused: what is not read is not judged."""
 
 _SMALL_PIXELS = 4 * 10**6
 _PIXELS = 900
@@ -145,10 +148,9 @@ def _texts(path: Path) -> tuple[str, ...]:
             raise QrError(f"{path}: a picture of {size:,} bytes; at most {MAX_PICTURE_BYTES:,} are read")
         with Image.open(path, formats=_FORMATS) as picture:  # reads the header only
             width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise QrError(
-                    f"{path}: a picture of {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} pixels are read: make it smaller"
-                )
+            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+                most = f"at most {MAX_PIXELS:,} pixels are read, {MAX_SIDE:,} in one direction"
+                raise QrError(f"{path}: a picture of {width:,} x {height:,} pixels; {most}: make it smaller")
             picture.load()
             grey = _on_white(picture)
     except UnidentifiedImageError as error:
@@ -159,7 +161,10 @@ def _texts(path: Path) -> tuple[str, ...]:
         raise QrError(f"{path}: the picture cannot be read: {error}") from error
     for attempt in _attempts(grey):
         found: set[str] = set()
-        for code in zxingcpp.read_barcodes(attempt, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))[:MAX_CODES]:
+        codes = zxingcpp.read_barcodes(attempt, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))
+        if len(codes) > MAX_CODES:
+            raise QrError(f"{path}: the picture shows {len(codes)} codes; at most {MAX_CODES} are read: cut out those that are meant")
+        for code in codes:
             try:
                 found.add(bytes(code.bytes).decode("utf-8"))
             except UnicodeDecodeError:
