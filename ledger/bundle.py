@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 MAX_BUNDLE_BYTES = 256 * 2**20
 """More is not read."""
 
+MAX_LINES = 200_000
+"""Likewise: a million lines of two letters are 3 MB, and took 0.8 GB of memory and a minute."""
+
+_MAX_PROBLEMS = 20
+
 
 # --- writing -------------------------------------------------------------------------------------------------------------------
 
@@ -198,6 +203,8 @@ class Bundle:
     def __init__(self, data: bytes, receipt: Receipt | None = None, policy: Policy | None = None) -> None:
         if len(data) > MAX_BUNDLE_BYTES:
             raise EnvelopeError(f"attestations of {len(data)} bytes; at most {MAX_BUNDLE_BYTES} are read")
+        if (lines := data.count(b"\n")) > MAX_LINES:
+            raise EnvelopeError(f"attestations of {lines:,} lines; at most {MAX_LINES:,} are read")
         self.receipt = receipt or Receipt(None, {}, {})
         self.policy = policy
         self._read(data, policy)
@@ -225,6 +232,8 @@ class Bundle:
         missing = set(self.receipt.places) - {entry.digest for entry in self.entries}
         if missing:
             self.problems.append(f"{len(missing)} envelopes that the receipt names are not in the file, first {sorted(missing)[0].short}")
+        if more := len(self.problems) - _MAX_PROBLEMS:
+            self.problems[_MAX_PROBLEMS:] = [f"and {more:,} more like these"] if more > 0 else []
 
     def _anchor(self, signed: bytes, policy: Policy) -> None:
         try:

@@ -397,6 +397,7 @@ class HfHub:
                 hashes = _Hashes(file)
                 out.truncate(0)
             failures, told = 0, hashes.done
+            began, first = time.monotonic(), hashes.done
             while hashes.done < file.size:
                 before = hashes.done
                 cut = HubUnreachableError(f"{file.path} of {repo}: the Hub stopped sending")
@@ -411,7 +412,10 @@ class HfHub:
                     cut = error
                 if hashes.done < file.size:
                     failures = 0 if hashes.done > before else failures + 1
-                    if failures > len(_PAUSES_S) or isinstance(cut.__cause__, _dead()):
+                    # One that is cut again and again may crawl as little as one that is not.
+                    patience_s = (1 + len(_PAUSES_S)) * (self._silence_s + max(_PAUSES_S)) + (hashes.done - first) / _SLOWEST
+                    crawls = time.monotonic() - began > patience_s
+                    if failures > len(_PAUSES_S) or crawls or isinstance(cut.__cause__, _dead()):
                         kept = f"{hashes.done:,} of {file.size:,} bytes are kept; run again to go on" if hashes.done else "Nothing arrived"
                         if not hashes.done:
                             into.unlink()
@@ -442,7 +446,7 @@ class HfHub:
             elif start and not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
                 raise HubError(f"{file.path} of {repo}: asked for bytes from {start}, got {response.headers.get('content-range')!r}")
             left = file.size - start
-            for chunk in self._chunks(response, file.path, file.size):
+            for chunk in self._chunks(response, file.path):
                 piece = chunk[skip:]
                 skip -= min(skip, len(chunk))
                 if len(piece) > left:
@@ -575,16 +579,17 @@ class HfHub:
             return HubUnreachableError(f"{self.endpoint} cannot be reached ({words}); look at the network, or at HF_ENDPOINT")
         return HubUnreachableError(f"{self.endpoint} was reached, and the connection broke off ({words})")
 
-    def _chunks(self, response: Response, path: str, size: int) -> Iterator[bytes]:
+    def _chunks(self, response: Response, path: str) -> Iterator[bytes]:
         """The body as it comes, unless it comes too slowly to ever end."""
-        began = time.monotonic()
+        began, got = time.monotonic(), 0
         weights = path.lower().endswith(WEIGHTS)
         for chunk in response.iter_raw():  # as it arrives, so that nothing is lost when it is cut
             if weights:
                 with self._lock:
                     self.weight_bytes += len(chunk)
             yield chunk
-            if time.monotonic() - began > self._silence_s + size / _SLOWEST:
+            got += len(chunk)
+            if time.monotonic() - began > self._silence_s + got / _SLOWEST:
                 raise HubUnreachableError(f"{self.endpoint} sends less than {_SLOWEST:,} bytes a second; try again later")
 
     def _body(self, response: Response, limit: int, what: str, path: str) -> bytes:
@@ -592,7 +597,7 @@ class HfHub:
         parts: list[bytes] = []
         got = 0
         if not (said.isdecimal() and int(said[:20]) > limit):
-            for chunk in self._chunks(response, path, limit):
+            for chunk in self._chunks(response, path):
                 parts.append(chunk)
                 got += len(chunk)
                 if got > limit:

@@ -92,7 +92,8 @@ class Retold:
             and dict(one.statement.predicate) == said
             # Else a number of one model could be shown as another's: the rows of an alloy are read by their names.
             and bool(called)
-            and item.get("subject") in called | {name for name, about in one.statement.subjects.items() if about == digest}
+            and isinstance(item.get("subject"), str)
+            and item["subject"] in called | {name for name, about in one.statement.subjects.items() if about == digest}
             and (one.entry.number == UNPLACED or item.get("entry", one.entry.number) == one.entry.number)
             for one in self.examination.sift(digest)[0]
         )
