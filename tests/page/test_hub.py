@@ -154,6 +154,26 @@ def test_changed_repositories_fail(page: Page, hub: LoopbackHub, good: Published
         assert words.lower() in rows(page, "failed").lower()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model/chat_template.jinja",
+        "model/adapter_config.json",
+        "model/custom_generate/generate.py",
+        "model/additional_chat_templates/license.jinja",
+        "preset.ini",
+        "template",
+        "params",
+    ],
+)
+def test_a_small_file_of_any_size_beside_a_release_fails(page: Page, hub: LoopbackHub, good: Published, name: str) -> None:
+    """The Hub lists no SHA-256 of it, and spaces make it as long as a file that was signed; what a release lists is all of it."""
+    size = len(good.files()["model/config.json"])
+    hub.put(REPO, {name: b"{}".ljust(size)})
+    assert check(page, policy=POLICY, where=good.locator) == "bad"
+    assert f"holds {name}, which nothing here names" in rows(page, "failed")
+
+
 def test_documents_may_be_added(page: Page, hub: LoopbackHub, good: Published) -> None:
     """A card and pictures change no model."""
     hub.put(REPO, {"README.md": b"# better words\n", "assets/loss.svg": b"<svg/>", "LICENSE": b"mit", "verify-qr.png": b"png"})

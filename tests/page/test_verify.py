@@ -16,6 +16,7 @@ from ledger.policy import Policy
 from ledger.predicates import KeyEvent
 from ledger.testing import UnsafeSigner, unsafe_policy
 from ledger.verify import verify_alloy
+from ledger.vsa import VERIFIER, Summary
 from store.digest import Digest
 from tests.page.chromium import Page
 from tests.page.conftest import Site
@@ -396,6 +397,42 @@ def test_a_part_of_what_is_signed_does_not_carry_other_weights(page: Page, tmp_p
     assert check(page, [one.alloy, one.attestations, weights], policy=POLICY) == "bad"
     assert "famous-model-Q8_0.gguf, 12 bytes, is named by nothing here" in rows(page, "failed")
     assert check(page, [*publish(tmp_path / "more").three[2:], weights], policy=POLICY) == "bad"
+
+
+def test_two_files_of_one_name_are_swapped(page: Page, tmp_path: Path) -> None:
+    """Both are listed, each in its folder; the folder that is dropped holds theirs."""
+    more = {"model/vae/config.json": b'{"a": 1}', "model/text/config.json": b'{"b": 2}'}
+    listed = [{"filename": path, "sha256": Digest.of(data).hex, "size": len(data)} for path, data in more.items()]
+    one = publish(tmp_path / "tiny", change=lambda value: results(value)["integrity"]["fileHashes"].extend(listed))
+    (tmp_path / "box").mkdir()
+    inside = one.folder.rename(tmp_path / "box/tiny")
+    page.call("policy => { byId('policy').value = policy; }", POLICY)
+    for contents, tone in ((more.values(), "good"), (reversed(more.values()), "bad")):
+        for path, content in zip(more, contents, strict=True):
+            (inside / path).parent.mkdir(exist_ok=True)
+            (inside / path).write_bytes(content)
+        page.evaluate("byId('report').replaceChildren()")
+        page.drop([tmp_path / "box"])
+        assert verdict(page) == tone
+    assert "vae/config.json has the SHA-256" in rows(page, "failed")
+
+
+def test_summary_that_a_file_failed_vouches_for_it(page: Page, tmp_path: Path) -> None:
+    """A trusted key signed that the file did not pass; its subject is no file that somebody trusted vouches for."""
+    signer, weights = UnsafeSigner("alice"), tmp_path / "evil.gguf"
+    weights.write_bytes(b"GGUF evil")
+    subjects, whose = {"evil.gguf": Digest.of(b"GGUF evil")}, f"{VERIFIER}{signer.public}"
+    summary = Summary("hf:evil/x", subjects, whose, "2024-01-01T00:00:00Z", ("policy", Digest.of(b"")), {}, False, ())
+    (tmp_path / "x.attestations.jsonl").write_bytes(summary.sign(signer) + b"\n")
+    assert check(page, [tmp_path / "x.attestations.jsonl", weights], policy=POLICY) != "good"
+
+
+def test_attestations_of_many_lines_are_not_read(page: Page, good: Published, tmp_path: Path) -> None:
+    """Line ends and letters cost a thousand times their size."""
+    lines = tmp_path / "tiny.attestations.jsonl"
+    lines.write_bytes(b"x\n" * 3 + b"\n" * 200_000)
+    assert check(page, [good.alloy, lines], policy=POLICY) == "bad"
+    assert "more than 200000 lines" in text(page, "#report")
 
 
 def test_a_signed_file_under_the_name_of_another_fails(page: Page, tmp_path: Path) -> None:
