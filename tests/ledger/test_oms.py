@@ -175,6 +175,7 @@ def place_is_free(value: dict[str, Any], broken: bytes) -> bool:
 
 @pytest.mark.parametrize("length", [0, 1, 100, len(BUNDLE) // 2, len(BUNDLE) - 1])
 def test_a_part_of_a_bundle_is_refused(length: int) -> None:
+    """A bundle that was cut short is none."""
     with pytest.raises(EnvelopeError):
         oms.verify(BUNDLE[:length], [SIGNER.public])
 
@@ -209,6 +210,7 @@ def edit(bundle: dict[str, Any], path: str, value: object) -> bytes:
     ],
 )
 def test_a_bundle_of_another_form_is_refused(path: str, value: object) -> None:
+    """Each field must have the form of the format; one that is left out or says something else is refused."""
     with pytest.raises(SignatureError):
         oms.verify(edit(json.loads(BUNDLE), path, value), [SIGNER.public])
 
@@ -290,6 +292,7 @@ def test_an_envelope_of_the_ledger_is_no_model_signature() -> None:
 
 
 def test_a_key_that_is_no_elliptic_curve_key_is_refused() -> None:
+    """What is no key, and a key of another kind."""
     with pytest.raises(PublicKeyError):
         oms.EcKey(b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
     with pytest.raises(PublicKeyError, match="P-256, P-384 or P-521"):

@@ -130,6 +130,7 @@ def test_proofs_of_a_log(tmp_path: Path) -> None:
     ],
 )
 def test_a_text_of_another_form_is_refused(text: bytes) -> None:
+    """One proof has one text: every other way to write it is refused."""
     with pytest.raises(ProofError):
         Proof.from_text(text)
 

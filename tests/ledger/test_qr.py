@@ -169,6 +169,7 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused_unread(width: int, heigh
 
 
 def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
+    """A picture beyond the bound is refused by its size."""
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(qr.MAX_PICTURE_BYTES + 1)
     with pytest.raises(QrError, match="at most"):
