@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +16,7 @@ from ledger import dsse, predicates
 from ledger.errors import VerificationError
 from ledger.lookup import Ignored
 from ledger.policy import Policy, Span
-from stages.card import Facts, Licence, Row, numbers
+from stages.card import Facts, Licence, Row, numbers, plain
 from stages.import_model import TOKENIZERS, matches
 from stages.publish_facts import Fault
 from store.digest import Digest
@@ -259,6 +260,7 @@ def metric_like(text: str) -> list[str]:
     Such are numbers with a fraction or a unit, and whole ones beside a word like `perplexity` or `faster`. Versions, dates, and numbers
     that are part of a name (`Qwen2.5-7B`, `8x7B`, `top-2`) are none.
     """
+    text = plain(unicodedata.normalize("NFKC", text))  # as the card shows it: without what is not seen; a full-width % is one too
     found = []
     for match in _NUMBER.finditer(text):
         before, after = text[max(0, match.start() - _NEAR) : match.start()], text[match.end() : match.end() + _NEAR]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages.errors import RecipeError
+from stages.publish_checks import metric_like
 from stages.recipe import load, parse
 
 STAGES = "stages: [{type: quant}]\n"
@@ -47,3 +48,11 @@ def test_recipe_that_is_no_small_file(tmp_path: Path) -> None:
         load(tmp_path / "large")
     with pytest.raises(RecipeError, match="cannot read the recipe"):
         load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "text", ["reaches 99\u200b% of it", "reaches 99\uff05 of it", "accuracy of \u2079\u2079", "perplexity 4\u20602", "\uff19\uff19.5"]
+)
+def test_a_number_that_looks_like_none_to_a_program(text: str) -> None:
+    """A card shows the author's words without invisible signs, so the number is read as it will be seen."""
+    assert metric_like(text)
