@@ -19,7 +19,8 @@ from ledger.entries import UNPLACED
 from ledger.errors import EnvelopeError, ProofError
 from ledger.examine import Examination
 from ledger.locator import Expected
-from ledger.log import Log, Memory
+from ledger.log import Log
+from ledger.memory import Memory
 from ledger.policy import Policy
 from ledger.predicates import EVALUATION
 from ledger.report import Report
