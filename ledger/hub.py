@@ -216,6 +216,16 @@ class Hub(Protocol):
         """Whether there is such a repository for this token. One request."""
         ...
 
+    def refusal(self, repo: str) -> str:
+        """Why the token may not write to a repository, as far as the Hub says so beforehand; "" when nothing speaks against it.
+
+        One request; none without a token.
+
+        Raises:
+            HubError, HubUnreachableError: the Hub gives no answer that can be used.
+        """
+        ...
+
     def create(self, repo: str, *, private: bool) -> None:
         """Make an empty repository.
 
@@ -459,6 +469,16 @@ class HfHub:
 
     # --- writing -------------------------------------------------------------------------------------------------------------
 
+    def refusal(self, repo: str) -> str:
+        """See `Hub.refusal`."""
+        if "Authorization" not in self._headers():
+            return "there is no token"
+        try:
+            said = self._json("/api/whoami-v2", check_repo(repo), "")
+        except HubNotFoundError:
+            return f"{self.endpoint} does not know the token"
+        return _may_not_write(said if isinstance(said, dict) else {}, repo)
+
     def create(self, repo: str, *, private: bool) -> None:
         """See `Hub.create`."""
         from huggingface_hub import HfApi
@@ -496,7 +516,11 @@ class HfHub:
                 raise HubConflictError(
                     f"{self.endpoint}/{repo}: cannot {doing}: {gone if parent else 'there is one of this name already'}", parent=parent
                 ) from error
-            raise _refusal(status, error.response.headers, repo, f"cannot {doing}", self.endpoint, _words(error)) from error
+            words = _words(error)
+            if status in (401, 403, 404):
+                shown = f"{self.endpoint}/{repo}: cannot {doing}: refused ({words or status})"
+                raise HubError(f"{shown}: set HF_TOKEN to a token that may write there") from error
+            raise _refusal(status, error.response.headers, repo, f"cannot {doing}", self.endpoint, words) from error
         except (httpx2.HTTPError, OfflineModeIsEnabled) as error:
             raise self._unreachable(error) from error
         except RuntimeError as error:  # what huggingface_hub and hf_xet raise when the upload of one file fails
@@ -706,6 +730,27 @@ def _words(error: Exception) -> str:
     """What the server said, on one line."""
     said = getattr(error, "server_message", None)
     return " ".join(str(said).split())[:300] if said else ""
+
+
+def _may_not_write(said: Mapping[str, Any], repo: str) -> str:
+    """Why an account and its token, as `whoami-v2` describes them, may not write to a repository; whatever is not said speaks for it."""
+    name, orgs, auth = said.get("name"), said.get("orgs"), said.get("auth")
+    token = auth.get("accessToken") if isinstance(auth, dict) else None
+    token = token if isinstance(token, dict) else {}
+    if token.get("role") == "read":
+        return f"the token of {name!r:.100} may only read"
+    fine = token.get("fineGrained")
+    scopes = fine.get("scoped") if isinstance(fine, dict) else None
+    if token.get("role") == "fineGrained" and isinstance(scopes, list) and "repo.write" not in str(fine):
+        return f"the fine-grained token of {name!r:.100} may write to no repository"
+    owner = repo.partition("/")[0]
+    if isinstance(orgs, list) and owner != name:
+        roles = {one.get("name"): one.get("roleInOrg") for one in orgs if isinstance(one, dict)}
+        if owner not in roles:
+            return f"the token is of {name!r:.100}, who is no member of {owner}"
+        if roles[owner] == "read":
+            return f"the token is of {name!r:.100}, who may only read in {owner}"
+    return ""
 
 
 def _refusal(status: int, headers: Mapping[str, str], repo: str, what: str, endpoint: str, words: str) -> HubError:

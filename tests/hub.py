@@ -168,7 +168,7 @@ class LoopbackHub:
     """A Hub for as long as the `with` block lasts.
 
     Attributes:
-        log: every request that was answered. lies: what it does wrong.
+        log: every request that was answered. lies: what it does wrong. account: what it says of whoever has the token.
 
     >>> with LoopbackHub() as hub:
     ...     commit = hub.put("acme/tiny", {"config.json": b"{}"})
@@ -179,6 +179,7 @@ class LoopbackHub:
     def __init__(self, port: int = 0) -> None:
         self.log: list[Request] = []
         self.lies = Lies()
+        self.account: dict[str, object] = {"name": "loopback", "type": "user", "auth": {"accessToken": {"role": "write"}}}
         self._repos: dict[str, _Repo] = {}
         self._lfs: dict[str, bytes] = {}
         self._ticks = 0
@@ -418,7 +419,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Who the token is of."""
         if not self._allowed():
             raise _Refusal(401, "", "Invalid credentials in Authorization header")
-        self._json({"name": "loopback", "type": "user", "orgs": []})
+        self._json(self.hub.account)
 
     def info(self, name: str, revision: str = "main") -> None:
         """A repository at a revision; with `blobs`, the hashes of its files, but no Xet hash."""

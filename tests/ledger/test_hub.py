@@ -442,6 +442,36 @@ def test_what_may_not_be_written(hub: LoopbackHub, head: str, monkeypatch: pytes
     assert hub.head(REPO) == head
 
 
+ACCOUNTS: list[tuple[dict[str, Any], str]] = [
+    ({"name": "acme", "auth": {"accessToken": {"role": "write"}}}, ""),
+    ({"name": "acme", "auth": {"accessToken": {"role": "read"}}}, "may only read"),
+    ({"name": "acme", "auth": {"accessToken": {"role": "fineGrained", "fineGrained": {"scoped": []}}}}, "may write to no repository"),
+    ({"name": "acme", "auth": {"accessToken": {"role": "fineGrained", "fineGrained": {"scoped": [{"permissions": ["repo.write"]}]}}}}, ""),
+    ({"name": "eve", "orgs": []}, "no member of acme"),
+    ({"name": "eve", "orgs": [{"name": "acme", "roleInOrg": "read"}]}, "may only read in acme"),
+    ({"name": "eve", "orgs": [{"name": "acme", "roleInOrg": "contributor"}]}, ""),
+    ({"name": "eve"}, ""),
+]
+
+
+@pytest.mark.parametrize(("account", "words"), ACCOUNTS)
+def test_whether_a_token_may_write_is_asked_beforehand(hub: LoopbackHub, account: dict[str, Any], words: str) -> None:
+    """One request: a token that reads only, one of somebody who is no member; what the Hub does not say speaks for it."""
+    hub.account = account
+    said = HfHub().refusal("acme/tiny")
+    assert (words in said, bool(said)) == (True, bool(words))
+    assert [request.path for request in hub.log] == ["/api/whoami-v2"]
+
+
+def test_without_a_token_nobody_is_asked(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request; a token that the Hub does not know is told from none."""
+    assert "does not know the token" in HfHub(token="hf_old").refusal("acme/tiny")
+    asked = len(hub.log)
+    monkeypatch.delenv("HF_TOKEN")
+    assert HfHub().refusal("acme/tiny") == "there is no token"
+    assert len(hub.log) == asked
+
+
 def test_writing_without_a_network(hub: LoopbackHub, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same clear messages as for reading."""
     hub.stop()
