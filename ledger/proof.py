@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ledger import cosign, lookup, note, publication
+from ledger import cosign, dsse, lookup, note, publication
 from ledger.entries import UNPLACED, Entry
-from ledger.errors import ProofError, VerificationError
+from ledger.errors import ProofError, SignatureError, VerificationError
 from ledger.policy import Policy
 from ledger.report import Row, Status, printable
 from ledger.tlog import HASH_BYTES, leaf_hash, verify_inclusion
@@ -174,7 +174,8 @@ class Proof:
         """Check all of it against a policy, and against nothing else.
 
         That is: the checkpoint's signature by a key that the policy lets sign a log, and its age when the policy wants witnesses; the
-        inclusion of the envelope; and the envelope's signature by a key that the policy trusts for such a statement at that place.
+        inclusion of the envelope; and the envelope's signature by a key that the policy trusts for such a statement at that place. A
+        statement by strangers alone is unverified: it contradicts nobody whom the reader knows.
         """
         rows: list[Row] = []
         placed = self._check_place(policy, rows)
@@ -185,7 +186,8 @@ class Proof:
             trusted = lookup.accept(entry, policy)
         except VerificationError as error:
             hint = "if you know the signer's key, trust it (`ledger key trust`) or name a policy (--policy FILE)"
-            return (*rows, Row("failed", f"the statement counts for nothing here: {error}", hint))
+            status: Status = "unverified" if self._by_strangers(policy) else "failed"
+            return (*rows, Row(status, f"the statement counts for nothing here: {error}", hint))
         who = " and ".join(trusted.signers)
         about = ", ".join(f"{printable(name, 80)} ({digest})" for name, digest in list(trusted.statement.subjects.items())[:_SHOWN])
         more = f" and {len(trusted.statement.subjects) - _SHOWN} more" if len(trusted.statement.subjects) > _SHOWN else ""
@@ -195,6 +197,20 @@ class Proof:
         if trusted.statement.predicate_type == publication.PUBLICATION:
             rows.append(_publication(trusted, number))
         return tuple(rows)
+
+    def _by_strangers(self, policy: Policy) -> bool:
+        """Whether all signatures say that they are by keys which the policy does not name: then nobody known is contradicted.
+
+        A signature that names a known key, or a statement that nobody can read, is another matter: that is damage.
+        """
+        if not self.subjects:
+            return False
+        envelope, known = dsse.Envelope.parse(self.envelope), policy.keys.values()
+        try:
+            dsse.verify(envelope, known)
+        except SignatureError:
+            return {one.keyid for one in envelope.signatures}.isdisjoint(map(str, known))
+        return False
 
     def place(self, policy: Policy) -> tuple[Row, ...]:
         """Whether the entry's place in the log is proven by somebody trusted, whatever the entry says and whoever signed it."""
@@ -249,7 +265,7 @@ def examine_file(file: Path, digest: Digest, proof: Proof, *, believed: bool) ->
         file: where it lies.
         digest: of its bytes, hashed here and now.
         proof: checked or not.
-        believed: whether `Proof.check` found nothing wrong with it; else nothing is called proven.
+        believed: whether `Proof.check` found nothing wrong with it and a trusted key under it; else nothing is called proven.
 
     Raises:
         StoreError: the file cannot be read.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 import zlib
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from ledger.locator import VERIFY_PAGE
 from ledger.policy import Policy
 from ledger.proof import FRAGMENT, Proof, is_packed, pack, unpack
 from ledger.publication import Publication
+from ledger.report import Report
 from ledger.testing import UnsafeSigner, append_runs, chain_of_runs, unsafe_log, unsafe_policy
 from store.digest import Digest
 
@@ -314,9 +317,12 @@ def test_what_a_release_proves() -> None:
 
 
 def test_a_stranger_proves_nothing() -> None:
-    """His statement in his log: neither counts."""
+    """His statement in his log: neither counts, and neither contradicts anybody whom the reader knows; he is told how to trust."""
     theirs = proof_of(dsse.sign(RELEASE.payload(), MALLORY), signer=MALLORY)
-    assert statuses(theirs) == ["unverified", "failed"]
+    assert statuses(theirs) == ["unverified", "unverified"]
+    report = Report("", theirs.check(TRUSTING))
+    assert (report.verdict, report.exit_code) == ("NOT VERIFIED", 3)
+    assert "ledger key trust" in report.rows[1].hint
     assert statuses(theirs, unsafe_policy("alice", "mallory")) == ["proven", "proven", "attested"]
 
 
@@ -330,12 +336,29 @@ def test_a_trusted_statement_in_a_strangers_log_has_no_place() -> None:
 
 def test_a_strangers_statement_in_a_trusted_log_counts_for_nothing() -> None:
     """Anybody can have something logged."""
-    assert statuses(proof_of(dsse.sign(RELEASE.payload(), MALLORY))) == ["proven", "failed"]
+    theirs = proof_of(dsse.sign(RELEASE.payload(), MALLORY))
+    assert statuses(theirs) == ["proven", "unverified"]
+    assert Report("", theirs.check(TRUSTING)).verdict == "NOT VERIFIED"
+
+
+def test_a_bad_signature_that_names_a_known_key_fails() -> None:
+    """The statement was changed, or somebody signed in another's name: alone, and beside a good signature of his own."""
+    theirs, ours = (json.loads(dsse.sign(RELEASE.payload(), signer)) for signer in (MALLORY, ALICE))
+    forged = {"keyid": ours["signatures"][0]["keyid"], "sig": theirs["signatures"][0]["sig"]}
+    for signatures in ([forged], [*theirs["signatures"], forged]):
+        envelope = json.dumps({**theirs, "signatures": signatures}).encode()
+        assert statuses(proof_of(envelope)) == ["proven", "failed"]
+
+
+def test_a_known_key_that_the_policy_does_not_let_say_this_fails() -> None:
+    """The reader has decided about it: a rule names the key, and for something else."""
+    policy = Policy(TRUSTING.keys, (replace(TRUSTING.rules[0], artifacts=("other",), stages=("quant",)),))
+    assert statuses(PROOF, policy)[-1] == "failed"
 
 
 def test_an_empty_policy_trusts_nobody() -> None:
-    """And the proof fails."""
-    assert statuses(PROOF, Policy({}, ())) == ["unverified", "failed"]
+    """And nothing is verified."""
+    assert statuses(PROOF, Policy({}, ())) == ["unverified", "unverified"]
 
 
 def test_a_path_that_leads_elsewhere_fails() -> None:
