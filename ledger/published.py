@@ -43,7 +43,7 @@ def published(path: Path) -> list[Path]:
 
 
 def expectation(expected: Expected, got: Mapping[str, Digest]) -> Row:
-    """An expected hash beside those of some files: failed when none is as expected, and never proven by a prefix.
+    """An expected hash beside those of some files: failed when none is as expected; a prefix proves nothing and bars the verdict.
 
     >>> expectation(Expected("0" * 64), {"x": Digest.of(b"")}).status
     'failed'
@@ -54,7 +54,8 @@ def expectation(expected: Expected, got: Mapping[str, Digest]) -> Row:
         return Row("failed", f"expected {expected}; {found}", "It was replaced since, or the expected hash is of something else")
     if expected.full:
         return Row("proven", f"{met[0]} has the expected hash, {got[met[0]]}")
-    return Row("unverified", f"{met[0]} begins as expected. {prefix_text(expected)}", "Ask its author for all 64 digits")
+    text = f"{met[0]} begins as expected. {prefix_text(expected)}; whatever is signed, nothing is called verified by it"
+    return Row("unverified", text, "Ask its author for all 64 digits; or leave the hash out, and what is signed decides alone", bars=True)
 
 
 def attestations_of(alloy: Path) -> Path:

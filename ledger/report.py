@@ -23,6 +23,7 @@ class Row:
         text: a sentence for people. hint: what to do about it. entry: the number of the entry it rests on.
         aside: it is about something else than the target, like the log that the entries come from: alone it verifies nothing.
         step: a word or two when it is one step of the way back to the sources, which may be told in one line with the others.
+        bars: while it is open nothing is called verified, whatever else is proven: somebody expected something that cannot be checked.
     """
 
     status: Status
@@ -31,6 +32,7 @@ class Row:
     entry: int | None = None
     aside: bool = False
     step: str = ""
+    bars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,13 @@ class Report:
     def verdict(self) -> str:
         """`VERIFIED`, `VERIFIED with n claims unconfirmed`, `NOT VERIFIED`, or `FAILED`.
 
-        One failed row is enough to fail. Without any proven one about the target nothing is verified, though nothing contradicts it either.
+        One failed row is enough to fail. Without any proven one about the target nothing is verified, though nothing contradicts it either;
+        nor is it with one that bars.
         """
         counts = Counter(row.status for row in self.rows)
         if counts["failed"]:
             return "FAILED"
-        if not any(row.status == "proven" and not row.aside for row in self.rows):
+        if not any(row.status == "proven" and not row.aside for row in self.rows) or any(row.bars for row in self.rows):
             return "NOT VERIFIED"
         if unconfirmed := counts["attested"] + counts["self-reported"] + counts["unverified"]:
             return f"VERIFIED with {unconfirmed} claim{'s' if unconfirmed > 1 else ''} unconfirmed"

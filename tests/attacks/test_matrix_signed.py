@@ -305,7 +305,7 @@ def _accepts(key: Callable[[], PublicKey], case: dict[str, str]) -> bool:
 
 
 def test_attack_18_prefix_collision(world: World) -> None:
-    """Fewer than 256 bits of a hash are called a prefix and prove nothing; what this program writes for a QR always has all of them."""
+    """Fewer than 256 bits of a hash are called a prefix and never give a green, whoever signed; a QR of this program has all of them."""
     whole = Digest.of(world.alloy.read_bytes())
     stranger = unsafe_policy("carol")
     for digits in (8, 16, 63):
@@ -315,6 +315,11 @@ def test_attack_18_prefix_collision(world: World) -> None:
         report = _expected(world, found, stranger)
         assert report.exit_code == 3, "a colliding file would do as well"
         assert not any(row.status == "proven" and not row.aside for row in report.rows)
+        signed = _expected(world, found, POLICY)
+        assert (signed.verdict, signed.exit_code) == ("NOT VERIFIED", 3), "a trusted signature does not make a hash of a prefix"
+        assert f"are {4 * digits} bits" in texts(signed, "unverified")
+        assert "leave the hash out" in "".join(row.hint for row in signed.rows if row.bars)
+    assert _expected(world, locator.Expected(whole.hex), POLICY).exit_code == 0
     control = _expected(world, locator.Expected(whole.hex), stranger)
     assert "has the expected hash" in texts(control, "proven")
     other = _expected(world, locator.Expected("0" * 64), POLICY)

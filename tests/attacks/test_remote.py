@@ -102,6 +102,10 @@ def test_18_two_files_whose_hashes_begin_alike(hub: LoopbackHub, made: Published
         report = audit(hub, f"hf:{REPO}@sha256:{made.alloy.hex[:digits]}", trusting=stranger)
         assert report.exit_code == 3
         assert "expected" not in texts(report, "proven")
+        signed = audit(hub, f"hf:{REPO}@sha256:{made.alloy.hex[:digits]}")
+        assert (signed.verdict, signed.exit_code) == ("NOT VERIFIED", 3)
+        file = Digest.of(made.files[GGUF]).hex[:digits]
+        assert audit(hub, f"hf:{REPO}/{GGUF}@sha256:{file}").verdict == "NOT VERIFIED"
     wrong = made.alloy.hex[:-1] + ("0" if made.alloy.hex[-1] != "0" else "1")
     assert audit(hub, f"hf:{REPO}@sha256:{wrong}").exit_code == 3
 

@@ -55,7 +55,7 @@ def test_the_picture_of_a_code_leads_to_its_place(reader: Desk, made: Published,
     Image.open(reader.folder / "code.png").convert("L").save(reader.folder / f"photo.{ending}")
     said = verify(reader, f"photo.{ending}")
     assert said.code == 0
-    assert f"the code in photo.{ending} says: https://alloy-ledger.github.io/verify/#hf:{REPO}@{made.alloy}" in said.out
+    assert f"a code in photo.{ending} says: https://alloy-ledger.github.io/verify/#hf:{REPO}@{made.alloy}" in said.out
 
 
 def test_every_code_of_a_picture_is_tried(reader: Desk, made: Published) -> None:
