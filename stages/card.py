@@ -10,7 +10,7 @@ descriptions, paths) is escaped for Markdown and HTML, so it stays text. Which f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +46,13 @@ class Source:
 
     Attributes:
         entry: number of the entry in the log.
-        signers: names of all keys that vouch for it, those of confirmations among them.
+        signers: names of the keys that signed it.
+        others: names of the keys that have done again what it rests on, with the same outputs.
     """
 
     entry: int
     signers: tuple[str, ...]
-
-    @property
-    def confirmations(self) -> int:
-        """By how many keys besides the first it is confirmed."""
-        return max(0, len(self.signers) - 1)
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +141,9 @@ class Step:
     """A stage of the work, and the entries of its runs.
 
     Attributes:
-        what: for people. runs: how many. confirmed: how many of them a second key has done again with the same outputs.
+        what: for people. runs: how many.
+        signers: names of the keys that signed them. others: names of the keys that have done one of them again, with the same outputs.
+        confirmed: how many of them were done again. least: by how many other keys each of them was, at least.
     """
 
     stage: str
@@ -152,7 +151,9 @@ class Step:
     entries: tuple[int, ...]
     signers: tuple[str, ...]
     runs: int
-    confirmed: int
+    confirmed: int = 0
+    least: int = 0
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,27 +372,57 @@ def _metric(kind: str, value: float, name: str) -> dict[str, Any]:
 
 
 def _qr(facts: Facts) -> str:
-    confirmed = confirmations(facts)
-    others = f"confirmed by {confirmed} other key{'s' if confirmed > 1 else ''}" if confirmed else "confirmed by nobody else yet"
-    who = _signers(facts)
+    sources = _sources(facts)
+    what = "Every measured number on this page" if sources else "Every run behind these files"
+    who = _keys([one.signers for one in sources] or [one.signers for one in facts.steps])
+    confirmed, again = confirmations(facts), _done_again(facts)
+    if confirmed:
+        others = f", confirmed by {confirmed} other key{'s' if confirmed > 1 else ''}"
+    else:
+        others = f"; {again}, the rest is confirmed by nobody else yet" if again else ", confirmed by nobody else yet"
     picture = f'[<img src="{VERIFY_QR}" alt="QR code: check this model" width="180">]({facts.verify_url})'
     words = (
-        f"Every measured number on this page is in a statement signed with {who}, {others}; the last column has its entry in the log. "
+        f"{what} is in a statement signed with {who}{others}{'; the last column has its entry in the log' if sources else ''}. "
         "[What that proves, and what not](#what-is-proven-and-what-is-not) · [How to check it](#how-to-check-it)"
     )
     return f"{picture}\n\n{words}"
 
 
-def _signers(facts: Facts) -> str:
-    names = [code(name) for name in facts.keys]
-    return f"the key{'s' if len(names) > 1 else ''} {' and '.join(names) or 'of nobody'}"
+def _keys(names: Iterable[tuple[str, ...]]) -> str:
+    each = [code(name) for name in dict.fromkeys(name for several in names for name in several)]
+    return f"the key{'s' if len(each) > 1 else ''} {' and '.join(each) or 'of nobody'}"
+
+
+def _measurements(facts: Facts) -> list[Source]:
+    """Who says each measurement of the files that are published."""
+    return [row.measured.source for table in facts.tables for row in table.rows if row.file] + [one.source for one in facts.results]
+
+
+def _sources(facts: Facts) -> list[Source]:
+    """Who says each number, those of the models that are only compared with among them."""
+    rows = [row for table in facts.tables for row in table.rows]
+    differences = [row.difference.source for row in rows if row.difference is not None]
+    return [row.measured.source for row in rows] + differences + [one.source for one in facts.results]
 
 
 def confirmations(facts: Facts) -> int:
-    """By how many other keys all of the work was done again: the least of all steps and numbers."""
-    sources = [row.measured.source for table in facts.tables for row in table.rows if row.file]
-    least = [one.confirmations for one in sources] + [len(step.signers) - 1 if step.confirmed == step.runs else 0 for step in facts.steps]
-    return min(least, default=0)
+    """By how many other keys all of the work was done again: the least of all steps and measurements."""
+    return min([len(one.others) for one in _measurements(facts)] + [step.least for step in facts.steps], default=0)
+
+
+def _done_again(facts: Facts) -> str:
+    """How much of the work other keys have done again, and which; "" when nothing."""
+    measured = _measurements(facts)
+    counts = [
+        (sum(step.confirmed for step in facts.steps), sum(step.runs for step in facts.steps), "runs behind these files"),
+        (sum(bool(one.others) for one in measured), len(measured), "measurements of them"),
+    ]
+    parts = [f"{again:,} of the {all_:,} {what}" for again, all_, what in counts if again]
+    if not parts:
+        return ""
+    were = "was" if sum(again for again, _, _ in counts) == 1 else "were"
+    names = [one.others for one in facts.steps] + [one.others for one in measured]
+    return f"{' and '.join(parts)} {were} done again with the same outputs, with {_keys(names)}"
 
 
 def _files(facts: Facts) -> str:
@@ -501,7 +532,7 @@ def _standing(facts: Facts) -> str:
     """What is proven, attested and not proven, in plain words."""
     confirmed = confirmations(facts)
     steps = sum(step.runs for step in facts.steps)
-    names = _signers(facts)
+    names = _keys([one.signers for one in facts.steps] + [one.signers for one in _sources(facts)])
     numbers = [row for table in facts.tables for row in table.rows if row.file]
     lines = ["## What is proven, and what is not", ""]
     lines += [
@@ -517,8 +548,8 @@ def _standing(facts: Facts) -> str:
             "of it again, with the same outputs."
         )
     else:
-        again = sum(step.confirmed for step in facts.steps)
-        more = f"{again:,} of the runs were done again by a second key; the rest was" if again else "It was"
+        again = _done_again(facts)
+        more = f"Of it, {again}; the rest was" if again else "It was"
         lines.append(
             f"**Attested**: {what}. It is signed with {names}. {more} confirmed by nobody else yet: whoever holds the inputs can "
             "run it again (`ledger verify --rerun`)."
@@ -547,15 +578,11 @@ def _made(facts: Facts) -> str:
         return ""
     lines = ["## How it was made", "", "| stage | what | runs | entries | key | confirmed by |", "|---|---|---:|---|---|---|"]
     for step in facts.steps:
-        first, others = step.signers[:1], len(step.signers) - 1
-        if step.confirmed == step.runs and others > 0:
-            confirmed = f"{others} other key{'s' if others > 1 else ''}"
-        elif step.confirmed:
-            confirmed = f"a second key, {step.confirmed} of {step.runs}"
-        else:
-            confirmed = "nobody else"
+        confirmed = md(", ".join(step.others)) if step.confirmed else "nobody else"
+        if 0 < step.confirmed < step.runs:
+            confirmed += f", {step.confirmed:,} of {step.runs:,}"
         where = entries_of(sorted(step.entries)).partition(" ")[2]
-        lines.append(f"| {md(step.stage)} | {md(step.what)} | {step.runs:,} | {where} | {md(' '.join(first))} | {confirmed} |")
+        lines.append(f"| {md(step.stage)} | {md(step.what)} | {step.runs:,} | {where} | {md(', '.join(step.signers))} | {confirmed} |")
     if LOSS in facts.pictures:
         lines += ["", f"![{md(facts.pictures[LOSS])}]({LOSS})"]
     return "\n".join(lines)

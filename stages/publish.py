@@ -567,7 +567,8 @@ def _keys(evidence: Evidence, tables: Any, results: Any, loads: Any, steps: Any)
     sources = [row.measured.source for table in tables for row in table.rows] + [
         one.source for one in (*results, *loads) if one.source is not None
     ]
-    names = dict.fromkeys(name for signers in (*(step.signers for step in steps), *(one.signers for one in sources)) for name in signers)
+    said = (*steps, *sources)
+    names = dict.fromkeys(name for one in said for name in one.signers) | dict.fromkeys(name for one in said for name in one.others)
     known = evidence.policy.keys
     return {name: str(known[name]) for name in names if name in known}
 

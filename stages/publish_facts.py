@@ -128,10 +128,9 @@ class Evidence:
 
     def source(self, one: Trusted, key: Digest | None = None) -> Source:
         """Who says a statement; with the key of the action that it rests on, also who has done that again with the same outputs."""
-        signers = dict.fromkeys(one.signers)
-        for run in lookup.sift(self.log.lookup(key), self.policy)[0] if key is not None else []:
-            signers |= dict.fromkeys(self.vouching(predicates.action_of(run.statement)))
-        return Source(entry=one.entry.number, signers=tuple(signers))
+        first = lookup.sift(self.log.lookup(key), self.policy)[0][:1] if key is not None else []
+        others = [name for run in first for name in self.vouching(predicates.action_of(run.statement)) if name not in run.signers]
+        return Source(entry=one.entry.number, signers=one.signers, others=tuple(others))
 
     def vouching(self, action: Action) -> tuple[str, ...]:
         """Names of the keys that vouch for an action's outputs; a contradiction is a fault."""
@@ -414,16 +413,17 @@ def steps(evidence: Evidence, made: Sequence[Made]) -> tuple[Step, ...]:
         groups.setdefault(one.action.stage, []).append(one)
     found = []
     for stage, runs in groups.items():
-        vouching = [evidence.vouching(run.action) for run in runs]
-        signers = dict.fromkeys(name for run in runs for name in run.signers) | dict.fromkeys(name for names in vouching for name in names)
+        others = [[name for name in evidence.vouching(run.action) if name not in run.signers] for run in runs]
         found.append(
             Step(
                 stage=stage,
                 what=_spec_words([run.action for run in runs]),
                 entries=tuple(run.entry for run in runs if run.entry is not None),
-                signers=tuple(signers),
+                signers=tuple(dict.fromkeys(name for run in runs for name in run.signers)),
                 runs=len(runs),
-                confirmed=sum(len(names) > 1 for names in vouching),
+                confirmed=sum(bool(names) for names in others),
+                least=min(len(names) for names in others),
+                others=tuple(dict.fromkeys(name for names in others for name in names)),
             )
         )
     return tuple(found)

@@ -174,17 +174,28 @@ def test_how_to_verify_names_the_hash_and_the_keys() -> None:
 
 
 def test_confirmations_are_counted_and_not_claimed() -> None:
-    """Nobody, one other key for all of it, and some of the runs are told apart."""
-    assert "confirmed by nobody else yet" in card.render(FACTS)
-    two = ("alice", "bob")
-    step = replace(FACTS.steps[0], signers=two, confirmed=1)
-    rows = table(row(measured=replace(row().measured, source=Source(entry=93, signers=two))))
+    """Nobody, one other key for all of it, and some of the runs are told apart; the numbers are signed by who signed them."""
+    assert "signed with the key `alice`, confirmed by nobody else yet; the last" in card.render(FACTS)
+    step = replace(FACTS.steps[0], confirmed=1, least=1, others=("bob",))
+    rows = table(row(measured=replace(row().measured, source=Source(entry=93, signers=("alice",), others=("bob",)))))
     both = card.render(replace(FACTS, steps=(step,), tables=(rows,)))
     assert "confirmed by 1 other key" in both
     assert "nobody else" not in both
-    some = card.render(replace(FACTS, steps=(replace(step, runs=3, entries=(20, 21, 22)),), tables=(rows,)))
-    assert "a second key, 1 of 3" in some
-    assert "1 of the runs were done again by a second key" in some
+    assert "| alice | bob |" in both
+    assert "signed with the key `alice`, confirmed by 1 other key; the last" in both
+    three = replace(step, runs=3, least=0, entries=(20, 21, 22))
+    some = card.render(replace(FACTS, steps=(three,)))
+    assert "| alice | bob, 1 of 3 |" in some
+    words = "1 of the 3 runs behind these files was done again with the same outputs, with the key `bob`"
+    assert f"signed with the key `alice`; {words}, the rest is confirmed by nobody else yet" in some
+    assert f"It is signed with the key `alice`. Of it, {words}; the rest was confirmed by nobody else yet" in some
+    more = card.render(replace(FACTS, steps=(three,), tables=(rows,)))
+    assert "1 of the 3 runs behind these files and 1 of the 1 measurements of them were done again" in more
+
+
+def test_without_numbers_the_runs_are_what_is_signed() -> None:
+    """No measured number is spoken of where there is none."""
+    assert "Every run behind these files is in a statement signed with the key `alice`, confirmed" in card.render(replace(FACTS, tables=()))
 
 
 def test_controls_and_bases_are_shown_beside_what_is_published() -> None:
@@ -302,7 +313,7 @@ def poisoned() -> Facts:
         tables=(table_,),
         results=(result,),
         loads=(replace(FACTS.loads[0], by=HOSTILE, what=HOSTILE),),
-        steps=(replace(FACTS.steps[0], stage=HOSTILE, what=HOSTILE, signers=(HOSTILE,)),),
+        steps=(replace(FACTS.steps[0], stage=HOSTILE, what=HOSTILE, signers=(HOSTILE,), others=(HOSTILE,), confirmed=1),),
         keys={HOSTILE: HOSTILE},
         log=(HOSTILE, 1),
         pictures={"assets/perplexity.svg": HOSTILE},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ledger.log import Log
+from ledger.memory import Memory
 from ledger.predicates import EVALUATION
 from ledger.statement import make
-from ledger.testing import run_payload, unsafe_log, unsafe_policy
-from stages import card
-from stages.publish_facts import Chosen, Evidence, base, loss_points, results, sentence, tables
+from ledger.testing import UnsafeSigner, run_payload, unsafe_log, unsafe_policy
+from stages.publish_facts import Chosen, Evidence, base, loss_points, results, sentence, steps, tables
 from store import canonical
 from store.actions import Action
 from store.digest import Digest
@@ -96,7 +97,18 @@ def test_what_nobody_trusted_signed_is_no_evidence(tmp_path: Path) -> None:
     assert stranger.made(model) is None
     assert stranger.steps([model]) == []
     assert loss_points(stranger, evidence.steps([model])) == []
-    assert card.Source(entry=1, signers=()).confirmations == 0
+
+
+def test_a_step_says_who_signed_it_and_who_has_done_it_again(tmp_path: Path) -> None:
+    """Of two runs of a stage a second key states one with the same outputs: it has confirmed that one, and signed none."""
+    evidence, model = training(tmp_path)
+    again = Log.open(tmp_path / ".ledger", signer=UnsafeSigner("bob"), memory=Memory(tmp_path / "state"))
+    again.append([evidence.log.entry(0).signed.payload], ["again"])
+    both = Evidence.of(again, unsafe_policy("alice", "bob"), evidence.store, [model])
+    first, second = steps(both, both.steps([model]))
+    assert (first.stage, first.signers, first.others) == ("train-segment", ("alice",), ("bob",))
+    assert (first.runs, first.confirmed, first.least) == (2, 1, 0)
+    assert (second.stage, second.others, second.confirmed) == ("train-export", (), 0)
 
 
 def test_what_else_was_measured_on_the_text_stands_beside_it(tmp_path: Path) -> None:
