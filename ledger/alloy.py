@@ -28,6 +28,9 @@ MEASURED = ("name", "metric", "score", "baseScore", "delta", "resultHash", "samp
 PLACE = ("subject", "digest", "entry")
 """The keys of `results.benchmarks[]` that say what was measured, and where that is signed. All others are of the signed predicate."""
 
+_REGULAR_BYTES = 10 * 2**20
+"""The Hub takes no larger file outside of LFS."""
+
 ASKED = ("name", "version", "source", "stages", "cycles", "search", "calibrationCorpora")
 """The fields of a recipe that decide the work."""
 
@@ -116,8 +119,8 @@ def file_hashes(
 
     Args:
         published: name in the repository -> file.
-        lfs: whether the Hub keeps a file of that name and size in bytes in LFS, None when it is not known (then it has no gitOid);
-            default: `kept_in_lfs`.
+        lfs: whether the Hub keeps a file of that name and size in bytes in LFS, None when it is not known; default: `kept_in_lfs`. Then
+            gitOid is of the bytes, which is what the Hub lists if it keeps the file outside; if not, it lists the SHA-256.
         known: name -> digest and size of those that were hashed already.
 
     Raises:
@@ -131,8 +134,7 @@ def file_hashes(
         digest, size = (known or {}).get(name) or files.hash_file(path)
         item: dict[str, Any] = {"filename": name, "sha256": digest.hex, "size": size}
         large = told(name, size)
-        if large is not None:
-            item["gitOid"] = hub.lfs_pointer_oid(digest, size) if large else hub.git_blob_oid(path.read_bytes())
+        item["gitOid"] = hub.lfs_pointer_oid(digest, size) if large else hub.git_blob_oid(path.read_bytes())
         if large is not False and (xet := hub.xet_hash(path)) is not None:
             item["xetHash"] = xet
         listed.append(item)
@@ -140,12 +142,12 @@ def file_hashes(
 
 
 def kept_in_lfs(name: str, size: int) -> bool | None:
-    """What is known of the Hub's choice without asking it: weights go to LFS, and small texts do not.
+    """What is known of the Hub's choice without asking it: weights and whatever is large go to LFS, and small texts do not.
 
-    >>> kept_in_lfs("a.gguf", 5), kept_in_lfs("config.json", 700), kept_in_lfs("picture.png", 700)
-    (True, False, None)
+    >>> kept_in_lfs("a.gguf", 5), kept_in_lfs("config.json", 700), kept_in_lfs("picture.png", 700), kept_in_lfs("eval/x.nll", 2**24)
+    (True, False, None, True)
     """
-    if name.endswith(WEIGHTS):
+    if name.endswith(WEIGHTS) or size > _REGULAR_BYTES:
         return True
     small = size < 2**20 and name.rpartition("/")[2].endswith((".json", ".jsonl", ".txt", ".jinja", ".yaml", ".md"))
     return False if small else None

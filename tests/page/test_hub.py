@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_a_repository_is_checked_by_its_listing(page: Page, hub: LoopbackHub, go
     assert page.evaluate("document.querySelector('.facts a').href") == f"{hub.endpoint}/{REPO}/tree/{hub.head(REPO)}"
     assert page.evaluate("document.querySelector('.facts a').rel") == "noopener noreferrer"
     assert page.evaluate("[...document.querySelectorAll('#listed td .chip')].map(one => one.textContent)") == ["proven"] * 4
+
+
+def test_whether_a_file_is_in_lfs_is_the_hub_s_choice(page: Page, hub: LoopbackHub, good: Published) -> None:
+    """A file that is listed by git's id of its bytes, and that the Hub keeps in LFS, is compared by its SHA-256, and so is the reverse."""
+    blobs = hub.repo(REPO).commits[-1].files  # type: ignore[union-attr]
+    turned = {path: replace(blob, lfs=not blob.lfs) for path, blob in blobs.items() if path in ("model/config.json", Q4)}
+    hub.commit(REPO, {"model/config.json": turned["model/config.json"]}, "kept in LFS")
+    assert check(page, policy=POLICY, where=good.locator) == "good"
+    assert "4 files in the Hub's listing" in rows(page, "proven")
+    hub.commit(REPO, turned, "weights outside of LFS")
+    assert check(page, policy=POLICY, where=good.locator) == "good"
+    assert f"{Q4}: the Hub lists no hash that could be compared" in rows(page, "unverified")
 
 
 def test_a_link_is_checked_when_it_is_opened(tab: Callable[..., Page], site: Site, hub: LoopbackHub, good: Published) -> None:

@@ -186,7 +186,7 @@ def test_a_key_in_an_alloy_that_the_format_does_not_have_fails(evaluated: Path) 
 
 
 def test_listed_files_are_hashed_as_the_hub_names_them(tmp_path: Path) -> None:
-    """SHA-256, size, git's id (of the pointer for what goes to LFS), and the Xet hash; what is not known is left out."""
+    """SHA-256, size, git's id (of the pointer for what surely goes to LFS, else of the bytes), and the Xet hash."""
     for name, data in {"model.safetensors": b"weights", "config.json": b"{}", "picture.png": b"png"}.items():
         (tmp_path / name).write_bytes(data)
     listed = alloy.file_hashes({path.name: path for path in tmp_path.iterdir()})
@@ -196,5 +196,5 @@ def test_listed_files_are_hashed_as_the_hub_names_them(tmp_path: Path) -> None:
     assert weights["gitOid"] == hub.lfs_pointer_oid(Digest.of(b"weights"), 7)
     assert config["gitOid"] == hub.git_blob_oid(b"{}")
     assert "xetHash" not in config
-    assert "gitOid" not in picture
+    assert picture["gitOid"] == hub.git_blob_oid(b"png")
     assert weights.get("xetHash") == hub.xet_hash(tmp_path / "model.safetensors")
