@@ -16,7 +16,7 @@ from ledger.alloy import record_of
 from ledger.bundle import Bundle, Receipt
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import ProofError, VerificationError
-from ledger.examine import Examination, folder_of
+from ledger.examine import Examination, folder_of, held, holding
 from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, WEIGHTS, Inventory, Unread, base, ends, folders, risky, some
 from ledger.locator import Expected
 from ledger.lookup import Trusted
@@ -269,7 +269,8 @@ class Claims:
         """The findings about one file, whatever the alloy's results are; None when no trusted statement is about it."""
         if self._value is None:
             return None
-        holders = [one for held, one in self.trees.items() if held in self._subjects and any(file.digest == digest for file in one.entries)]
+        trees = [one for named, one in self.trees.items() if named in self._subjects]
+        holders = holding(digest, trees, {one.digest for one in self.listed.values()})
         rows = self._examination.rows
         listed = next((one for one in self.listed.values() if one.digest == digest), None)
         if listed is not None:
@@ -278,8 +279,7 @@ class Claims:
         if self._examination.mentions(digest):
             self._examination.explain([(digest, what)])
         elif holders:
-            path = next(file.path for file in holders[0].entries if file.digest == digest)
-            rows.append(Row("proven", f"{what} are the file {path} of {folder_of(holders[0])}"))
+            rows.append(held(digest, what, holders))
             self._examination.explain([(holders[0].digest, folder_of(holders[0]))])
         elif listed is None:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
@@ -91,11 +91,12 @@ def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Ca
     if examination.mentions(digest):
         examination.explain([(digest, what)])
     else:
-        recorded = [one for one in _recorded_trees(log, store) if examination.mentions(one.digest)] if store is not None else []
-        holders = [] if found is not None else [(one, file) for one in recorded for file in one.entries if file.digest == digest]
-        for one, file in holders[:1]:
-            examination.rows.append(Row("proven", f"{what} are the file {file.path} of {folder_of(one)}"))
-            examination.explain([(one.digest, folder_of(one))])
+        known = [one for one in _recorded_trees(log, store) if examination.mentions(one.digest)] if store is not None else []
+        recorded = sorted(known, key=lambda one: min(entry.entry.number for entry in examination.sift(one.digest)[0]))
+        holders = [] if found is not None else holding(digest, recorded)
+        if holders:
+            examination.rows.append(held(digest, what, holders))
+            examination.explain([(holders[0].digest, folder_of(holders[0]))])
         if not holders:
             examination.rows += differences(found, recorded) if found is not None else []
             examination.strange(digest, what)
@@ -111,6 +112,24 @@ def _hash_file(path: Path) -> Digest:
 def folder_of(one: Tree) -> str:
     """A recorded folder, for messages."""
     return f"the folder {one.digest.short} ({len(one.entries)} files)"
+
+
+def holding(digest: Digest, trees: Iterable[Tree], listed: Container[Digest] = ()) -> list[Tree]:
+    """The folders that hold a file, first the one by which a reader knows it: most of its files are `listed`, then it is the largest.
+
+    A configuration or a tokenizer is the same in many folders: in a model, in another that was made to compare with, in what a stage left
+    on the way. Where nothing else tells them apart, the order is that of `trees`.
+    """
+    found = [one for one in trees if any(file.digest == digest for file in one.entries)]
+    return sorted(found, key=lambda one: (-sum(file.digest in listed for file in one.entries), -len(one.entries)))
+
+
+def held(digest: Digest, what: str, holders: Sequence[Tree]) -> Row:
+    """That a file is one of a folder, the first of some that hold it."""
+    path = next(file.path for file in holders[0].entries if file.digest == digest)
+    others = len(holders) - 1
+    also = f"; {others} other attested folder{'s hold' if others > 1 else ' holds'} the same bytes" if others else ""
+    return Row("proven", f"{what} are the file {path} of {folder_of(holders[0])}{also}")
 
 
 def _recorded_trees(log: Log, store: Cas) -> Iterator[Tree]:
@@ -239,7 +258,8 @@ class Examination:
             if provenance.steps and (digest, what) not in away:
                 made = provenance.steps[-1]
                 last.add(made.action.key)
-                self.rows.append(Row("proven", f"{what} came out of {_describe(made.action)} ({self._source([made])})", entry=made.entry))
+                text = f"{what} came out of {_describe(made.action)} ({self._source([made])}){self._also(digest, made)}"
+                self.rows.append(Row("proven", text, entry=made.entry))
         before: dict[str, list[Made]] = {}
         for made in steps.values():
             if made.action.key not in last:
@@ -263,6 +283,15 @@ class Examination:
             which = "1 more statement counts" if len(ignored) == 1 else f"{len(ignored)} more statements count"
             text = f"{which} for nothing here: {ignored[0].reason}"
             self.rows.append(Row("unverified", text, entry=_number(ignored[0].entry)))
+
+    def _also(self, digest: Digest, made: Made) -> str:
+        """What other actions gave an object too, for the end of a sentence."""
+        others = {one.action.key: one.action for one in self._direct_makers(digest) if digest not in one.action.inputs.values()}
+        others.pop(made.action.key, None)
+        if not others:
+            return ""
+        which = _describe(next(iter(others.values()))) if len(others) == 1 else f"{len(others)} other runs"
+        return f"; the same bytes also came out of {which}"
 
     def _source(self, runs: Sequence[Made]) -> str:
         numbers = sorted(made.entry for made in runs if made.entry is not None)
