@@ -5,18 +5,18 @@ The same for a folder that was hashed and for a repository that a Hub lists.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ledger import oms
 from ledger.claims import Claims
 from ledger.errors import SignatureError, VerificationError
 from ledger.examine import differences, folder_of
-from ledger.inventory import SIGNATURE, WEIGHTS, Inventory, ends, folders, risky, some
+from ledger.inventory import SIGNATURE, WEIGHTS, Inventory, Unread, ends, folders, risky, some
 from ledger.keys import ECDSA_P256
 from ledger.policy import Policy
 from ledger.report import Row
-from store.tree import Tree
+from store.tree import Tree, TreeEntry
 
 
 def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str] = frozenset(), hint: str = "") -> list[Row]:
@@ -32,8 +32,15 @@ def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str
         settled |= whole
     rows: list[Row] = []
     trees = {digest: listing for one in alloys for digest, listing in one.trees.items()}
+    everything = [file.path for file in present.files] + [file.path for file in present.unread]
+    open_risks = set(risky([path for path in everything if path not in covered], everything))
     for where, here in folders(present.files):
-        if where not in settled and any(where + path not in covered for path in here):
+        if where in settled:
+            strange = {path: file for path, file in here.items() if where + path in open_risks - differing}
+            found, judged = changed(where, here, strange, trees.values(), unread=present.unread)
+            rows += found
+            differing |= judged
+        elif any(where + path not in covered for path in here):
             found = differences(Tree.of(here.values()), trees.values(), where, unread=present.unread)
             rows += found
             differing |= {where + path for path in here} if found else set()
@@ -41,7 +48,6 @@ def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str
     pieces = {file.digest: listing for listing in trees.values() for file in listing.entries if ends(file.path, WEIGHTS)}
     loose = [file for file in present.files if file.path not in covered | differing]
     dark = [file for file in present.unread if file.path not in covered]
-    everything = [file.path for file in present.files] + [file.path for file in present.unread]
     dangers = set(risky([file.path for file in loose] + [file.path for file in dark], everything))
     vouched = any(one.counts or one.vouched for one in alloys)
     release = next((one.vouched for one in alloys if one.closes(present)), "")
@@ -78,6 +84,38 @@ def judge(present: Inventory, alloys: Sequence[Claims], *, signed: frozenset[str
     if others:
         rows.append(Row("unverified", f"{some(sorted(others))}: named by no attestation", hint))
     return rows
+
+
+def changed(
+    where: str, here: Mapping[str, TreeEntry], strange: Mapping[str, TreeEntry], recorded: Iterable[Tree], *, unread: Sequence[Unread] = ()
+) -> tuple[list[Row], set[str]]:
+    """What makes a folder differ from the recorded one that it nearly is, though a smaller one, like a tokenizer, is in it as a whole.
+
+    Without this a model of which one shard was changed would be so many strange files beside a good tokenizer.
+
+    Args:
+        where: the folder's path with a slash at the end, or "".
+        here: what is in it, by path from there.
+        strange: those of `here` that nothing explains and that can change a model.
+        recorded: the folders that are attested.
+        unread: what lies there too, with paths from the top.
+
+    Returns:
+        The findings, and the whole paths of the files that need no other; nothing where `strange` is not of a folder that is nearly here.
+    """
+    nearest = max(recorded, key=lambda one: sum(here.get(file.path) == file for file in one.entries), default=None)
+    if nearest is None or not strange:
+        return [], set()
+    theirs = {file.path: file for file in nearest.entries}
+    same = [file.path for file in nearest.entries if here.get(file.path) == file]
+    if len(same) == len(theirs) or not strange.keys() & theirs.keys():
+        return [], set()
+    mine = {path: file for path, file in here.items() if path in theirs or path in strange}
+    rows = differences(Tree.of(mine.values()), [nearest], where, unread=unread)
+    if not rows:
+        return [], set()
+    text = f"{len(same)} other files in {where or './'} are as in {folder_of(nearest)}, which is attested"
+    return [*rows, Row("proven", text, aside=True)], {where + path for path in mine}
 
 
 def model_signature(bundle: bytes, present: Inventory, policy: Policy) -> tuple[list[Row], frozenset[str]]:

@@ -18,7 +18,7 @@ from ledger import oms
 from ledger.bundle import MAX_BUNDLE_BYTES
 from ledger.claims import Carried, Claims, companion
 from ledger.inventory import ALLOY, ATTESTATIONS, LOOKED_INTO, PROOF, SIGNATURE, WEIGHTS, Inventory, base, changes, ends, some
-from ledger.judge import judge, model_signature
+from ledger.judge import changed, judge, model_signature
 from ledger.locator import Expected
 from ledger.policy import Policy
 from ledger.proof import MAX_PROOF_BYTES
@@ -179,11 +179,32 @@ def _look_for(folder: Path, alloy: Claims) -> list[Row]:
         elif ends(path, WEIGHTS):
             strange.append(path)
     covered, settled = alloy.match(Inventory(found, whole=False))
-    rows += [_risk(path) for where in sorted(settled) for path in _beside(folder, where) if path not in covered]
+    for where in sorted(settled):
+        loose = [path for path in _beside(folder, where) if path not in covered]
+        told_of, judged = _changed(folder, where, loose, alloy) if loose else ([], set[str]())
+        rows += [*told_of, *(_risk(path) for path in loose if path not in judged)]
+        strange = [path for path in strange if path not in judged]
     if strange:
         text = f"{some(strange)}: as large as a file that is attested, with other bytes; not judged here"
         rows.append(Row("unverified", text, "Name the file or its folder to `ledger verify`"))
     return rows
+
+
+def _changed(folder: Path, where: str, loose: Sequence[str], alloy: Claims) -> tuple[list[Row], set[str]]:
+    """What `ledger.judge.changed` finds in a folder of which only a part is as attested; `loose` are the paths that nothing explains."""
+    names = {path.removeprefix(where) for path in loose} | {file.path for one in alloy.trees.values() for file in one.entries}
+    here: dict[str, TreeEntry] = {}
+    for name in sorted(names):
+        path = folder / where / name
+        if path.is_symlink() or not path.is_file():
+            continue  # what is no file of this folder is told of by whoever names it
+        try:
+            digest, size = files.hash_file(path)
+        except (StoreError, OSError):
+            continue
+        here[name] = TreeEntry(name, digest, size)
+    strange = {name: file for name, file in here.items() if where + name in loose}
+    return changed(where, here, strange, alloy.trees.values())
 
 
 def _beside(folder: Path, where: str) -> list[str]:

@@ -600,3 +600,62 @@ def test_expected_alloy_that_nobody_trusted_signed_is_unsigned(tmp_path: Path) -
     assert verify_alloy(out, trusting("bob", models=False), expected).exit_code == 3
     assert verify_alloy(out, trusting("bob", models=False)).verdict == "NOT VERIFIED"
     assert verify_alloy(out, trusting("alice"), Expected("0" * 64)).exit_code == 3
+
+
+# --- one changed shard -----------------------------------------------------------------------------------------------------------
+
+
+def _sharded(tmp_path: Path) -> Path:
+    """A run's results: an alloy and, in a subfolder, a model of two shards that holds an attested tokenizer as well."""
+    model, tokenizer = tmp_path / "out/m", tmp_path / "tokenizer"
+    for name in ("config.json", "model-1.safetensors", "model-2.safetensors", "tokenizer.json"):
+        model.mkdir(parents=True, exist_ok=True)
+        (model / name).write_bytes(f"bytes of {name}".encode())
+    tokenizer.mkdir()
+    (tokenizer / "tokenizer.json").write_bytes(b"bytes of tokenizer.json")
+    store, log = MemoryCas(), unsafe_log(tmp_path)
+    made, words = tree.import_folder(store, model), tree.import_folder(store, tokenizer)
+    prune = Action("expert-prune", 1, {"keep": 6}, {"model": Digest.of(b"base")})
+    append_runs(log, [(Action("tokenizer-of-model", 1, {}, {"model": Digest.of(b"base")}), {"tokenizer": words}), (prune, {"model": made})])
+    lines, receipt = bundle.export(log, [made, words], store=store)
+    artifacts = [{"stage": stage, "output": stage, "digest": str(digest)} for stage, digest in {"prune": made, "tokenizer": words}.items()]
+    (tmp_path / "out/tiny.attestations.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    value = {"name": "tiny", "results": {"artifacts": artifacts}, "receipt": {"ledger": receipt}}
+    (tmp_path / "out/tiny.alloy.json").write_text(json.dumps(value))
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("target", [".", "tiny.alloy.json"])
+def test_one_changed_shard_is_named_alone(tmp_path: Path, target: str) -> None:
+    """With what was expected and got, though a part of its folder is attested by itself; the files beside it are as attested."""
+    out = _sharded(tmp_path)
+    assert verify_alloy(out / target, POLICY).exit_code == 0
+    (out / "m/model-2.safetensors").write_bytes(b"bytes of model-3.safetensors")
+    report = verify_alloy(out / target, POLICY)
+    expected, got = (Digest.of(f"bytes of model-{number}.safetensors".encode()).short for number in (2, 3))
+    (row,) = [row for row in report.rows if row.status == "failed"]
+    assert row.text.startswith("m/model-2.safetensors differs from that in the folder ")
+    assert row.text.endswith(f": expected 28 bytes, {expected}; got 28 bytes, {got}")
+    assert "3 other files in m/ are as in the folder" in texts(report, "proven")
+    assert "model-2" not in texts(report, "unverified")
+
+
+@pytest.mark.parametrize("target", [".", "tiny.alloy.json"])
+def test_a_strange_file_beside_a_changed_shard_is_named_too(tmp_path: Path, target: str) -> None:
+    """Nothing that can change the model hides behind the comparison; a note does not fail."""
+    out = _sharded(tmp_path)
+    (out / "m/model-2.safetensors").write_bytes(b"bytes of model-3.safetensors")
+    (out / "m/evil.bin").write_bytes(b"evil")
+    (out / "m/notes.md").write_bytes(b"notes")
+    failed = texts(verify_alloy(out / target, POLICY), "failed")
+    assert "m/evil.bin is not in the folder" in failed
+    assert "m/model-2.safetensors differs" in failed
+    assert "notes.md" not in failed
+
+
+@pytest.mark.parametrize("target", [".", "tiny.alloy.json"])
+def test_a_strange_file_beside_a_whole_model_fails(tmp_path: Path, target: str) -> None:
+    """There is no folder that this one nearly is, so the file is named as it was."""
+    out = _sharded(tmp_path)
+    (out / "m/evil.bin").write_bytes(b"evil")
+    assert "m/evil.bin" in texts(verify_alloy(out / target, POLICY), "failed")
