@@ -15,7 +15,8 @@ from ledger.examine import differences, folder_of
 from ledger.inventory import SIGNATURE, WEIGHTS, Inventory, Unread, ends, folders, risky, some
 from ledger.keys import ECDSA_P256
 from ledger.policy import Policy
-from ledger.report import Row
+from ledger.report import Row, printable
+from store.digest import Digest
 from store.tree import Tree, TreeEntry
 
 
@@ -124,27 +125,56 @@ def model_signature(bundle: bytes, present: Inventory, policy: Policy) -> tuple[
     It counts when a P-256 key signed it that the policy trusts for such signatures of any artifact; what its format passes over is among
     the findings.
     """
-    keys = {key: name for name, key in policy.speakers(oms.PREDICATE_TYPE).items() if key.algorithm == ECDSA_P256}
-    hint = f"If you trust its P-256 key: ledger key trust NAME KEY, or a rule of {policy.source} with predicates [{oms.PREDICATE_TYPE}]"
-    if not keys:
-        return [
-            Row("unverified", f"{SIGNATURE}, the signature over all files: {policy.source} trusts no P-256 key for it", hint)
-        ], frozenset()
-    try:
-        signed = oms.verify(bundle, keys)
-    except SignatureError as error:
-        return [Row("unverified", f"{SIGNATURE} counts for nothing here: {error}", hint)], frozenset()
-    except VerificationError as error:
-        return [Row("failed", f"{SIGNATURE}: {error}", "Take it again from where it was published")], frozenset()
+    opened = _open(bundle, policy)
+    if isinstance(opened, Row):
+        return [opened], frozenset()
+    signed, who = opened
     here = {file.path: file.digest for file in present.files}
     missing = sorted(signed.files.keys() - here.keys()) if not present.complete else []
     if missing:  # a copy of a part of it
         signed = replace(signed, files={path: digest for path, digest in signed.files.items() if path in here})
     over = [path for path in here if path.split("/")[0] in oms.UNSIGNABLE]
-    rows = oms.compare(signed, here, passed_over=[SIGNATURE, *over])
-    who = next(name for key, name in keys.items() if key == signed.key)
+    rows = oms.compare(signed, here, passed_over=[SIGNATURE, *over], unread=[file.path for file in present.unread])
     equal = {path for path, digest in here.items() if signed.files.get(path) == digest}
     named = [replace(row, text=row.text.replace(signed.key.short, who)) for row in rows]
     if missing:
         named.append(Row("unverified", f"{len(missing)} files that {who} signed in {SIGNATURE} are not here: {some(missing, 3)}"))
     return named, frozenset(equal | set(over))
+
+
+def signature_over(bundle: bytes, path: str, digest: Digest, what: str, policy: Policy) -> Row:
+    """What a `model.sig` says of one file, whatever else it is over.
+
+    Args:
+        bundle: the signature.
+        path: of the file, from the folder of the signature.
+        digest: of its bytes, hashed here and now.
+        what: the file, for messages.
+        policy: whom to trust.
+    """
+    opened = _open(bundle, policy)
+    if isinstance(opened, Row):
+        return opened
+    signed, who = opened
+    if path not in signed.files:
+        return Row("unverified", f"{what} is not among the {len(signed.files)} files that {who} signed in {SIGNATURE}")
+    if signed.files[path] != digest:
+        text = f"{what} has {digest}; {who} signed {path} with {signed.files[path]} in {SIGNATURE}"
+        return Row("failed", text, "Take both again from where they were published")
+    text = f"{what} is {path} of the {len(signed.files)} files of {printable(signed.name, 80)} that {who} signed in {SIGNATURE} ({digest})"
+    return Row("proven", text)
+
+
+def _open(bundle: bytes, policy: Policy) -> tuple[oms.Signed, str] | Row:
+    """What somebody trusted signed in a `model.sig`, and the name of the key; or why it counts for nothing."""
+    keys = {key: name for name, key in policy.speakers(oms.PREDICATE_TYPE).items() if key.algorithm == ECDSA_P256}
+    hint = f"If you trust its P-256 key: ledger key trust NAME KEY, or a rule of {policy.source} with predicates [{oms.PREDICATE_TYPE}]"
+    if not keys:
+        return Row("unverified", f"{SIGNATURE}, the signature over all files: {policy.source} trusts no P-256 key for it", hint)
+    try:
+        signed = oms.verify(bundle, keys)
+    except SignatureError as error:
+        return Row("unverified", f"{SIGNATURE} counts for nothing here: {error}", hint)
+    except VerificationError as error:
+        return Row("failed", f"{SIGNATURE}: {error}", "Take it again from where it was published")
+    return signed, next(name for key, name in keys.items() if key == signed.key)

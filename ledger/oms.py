@@ -207,7 +207,9 @@ def verify(bundle: bytes, keys: Iterable[Key]) -> Signed:
     return Signed(files, key, name, ignored)
 
 
-def compare(signed: Signed, present: Mapping[str, Digest], *, passed_over: Iterable[str] = ()) -> tuple[Row, ...]:
+def compare(
+    signed: Signed, present: Mapping[str, Digest], *, passed_over: Iterable[str] = (), unread: Iterable[str] = ()
+) -> tuple[Row, ...]:
     """Compare a model's files with what was signed, name by name.
 
     Every file that is there must be signed, and every signed file must be there. Nothing is left out because the signer left it out: a path
@@ -217,12 +219,14 @@ def compare(signed: Signed, present: Mapping[str, Digest], *, passed_over: Itera
         signed: what `verify` gave.
         present: path -> SHA-256 of what was looked at.
         passed_over: paths, or folders, that the caller did not look at, or will not count; each is listed among the findings.
+        unread: paths that are there and could not be read, of which the caller says more.
     """
+    dark = frozenset(unread)
     over = sorted(set(passed_over))
     present = {path: digest for path, digest in present.items() if not _below(path, over)}
     rows: list[Row] = []
     for paths, fault, hint in (
-        (signed.files.keys() - present.keys(), f"signed in {FILE} and not there", "Take it again from where it was published"),
+        (signed.files.keys() - present.keys() - dark, f"signed in {FILE} and not there", "Take it again from where it was published"),
         (present.keys() - signed.files.keys(), f"not signed in {FILE}", "Delete it if it does not belong to the model"),
         (
             {path for path in present.keys() & signed.files.keys() if present[path] != signed.files[path]},
@@ -236,7 +240,8 @@ def compare(signed: Signed, present: Mapping[str, Digest], *, passed_over: Itera
         if len(paths) > _SHOWN:
             rows.append(Row("failed", f"and {len(paths) - _SHOWN} more files: {fault}"))
     if not rows:
-        rows.append(Row("proven", f"all {len(present)} files are the ones that {signed.key.short} signed in {FILE}, under the same names"))
+        which = f"all {len(present)} files" if dark.isdisjoint(signed.files) else f"{len(present)} of {len(signed.files)} files"
+        rows.append(Row("proven", f"{which} are the ones that {signed.key.short} signed in {FILE}, under the same names"))
     unseen = [path for path in over if path != FILE]
     if unseen:
         rows.append(Row("unverified", f"{', '.join(map(printable, unseen[:_SHOWN]))}: passed over, no signature covers it"))

@@ -35,8 +35,8 @@ from ledger.errors import (
 )
 from ledger.foreign import examine_foreign, find
 from ledger.hub import Hub, HubFile, git_blob_oid, is_commit, lfs_pointer_oid
-from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, SIGNATURE, WEIGHTS, Inventory, Unread, ends, some
-from ledger.judge import judge, model_signature
+from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, SIGNATURE, WEIGHTS, Inventory, Unread, ends, risky, some
+from ledger.judge import judge, model_signature, signature_over
 from ledger.locator import Expected, HubSource, Locator
 from ledger.manifest import Listed
 from ledger.policy import Policy
@@ -311,7 +311,8 @@ class _Audit:
         """The findings about one file of the repository, whatever else lies there."""
         file = self.listing.file(path)
         if self.depth.full:
-            self._download(file)
+            if wrong := self._download(file):
+                return wrong
         elif self.expected is not None and file.sha256 is None:  # only its bytes say which SHA-256 it has
             try:
                 self._small(path, MAX_ALLOY_BYTES)
@@ -334,8 +335,7 @@ class _Audit:
                 compared = manifest.compare({path: claims.listed[path]}, alone, claims.vouched).rows
                 rows += [row for row in compared if row.status != "proven"]  # what is proven is said below, with where it came from
         if digest is None:
-            text = f"{path}: the Hub lists only a git id of it, {file.oid}, and no SHA-256"
-            return [*rows, Row("unverified", text, "--full reads it")]
+            return rows  # what is open is said where all that was not read is
         if self.expected is not None:
             rows.append(expectation(self.expected, {f"{path}{how}": digest}))
         found = [about for one in alloys if (about := one.about(digest, what)) is not None]
@@ -343,8 +343,7 @@ class _Audit:
         if not found and any(row.status == "failed" for row in rows):
             pass  # it is said already why
         elif not found and any(one.counts or one.vouched for one in alloys):
-            text = f"{what} is named by no trusted statement ({digest})"
-            rows.append(Row("failed", text, "Take it from where it was published"))
+            rows += self._stray(path, digest, what)
         elif not found:
             rows.append(Row("unverified", f"nobody trusted says anything of {what.rstrip(',')} ({digest})", "--expect sha256:HEX"))
             rows += [row for one in alloys for row in one.findings()]
@@ -352,6 +351,18 @@ class _Audit:
         if self.depth.spot and not self.depth.full:
             rows += self._samples(alone, alloys)
         return rows
+
+    def _stray(self, path: str, digest: Digest, what: str) -> list[Row]:
+        """A file that no alloy names: signed in `model.sig`, or failed when a model may be loaded from it."""
+        bundle, wrong = self._signature() if self.depth.full and path != SIGNATURE else (None, [])
+        signed = [signature_over(bundle, path, digest, what, self.policy)] if bundle is not None else wrong
+        if any(row.status != "unverified" for row in signed):
+            return signed
+        text = f"{what} is named by no trusted statement ({digest})"
+        if risky([path], [file.path for file in self.listing.files]):
+            return [Row("failed", f"{text}; a model may be loaded from it", "Take it from where it was published"), *signed]
+        whole = f"ledger verify hf:{self.source.repo} --full checks it with all files"
+        return [Row("unverified", f"{text}; no model is loaded from it", whole), *signed]
 
     def _expectation(self, alloys: Sequence[Claims]) -> list[Row]:
         if self.expected is None or (self.expected.full and any(one.digest and self.expected.matches(one.digest) for one in alloys)):
@@ -470,20 +481,27 @@ class _Audit:
                 return []
         except HubUnreachableError:
             raise
+        except HubMismatchError as error:
+            text = f"{file.path}: the Hub served other bytes than it lists: expected {error.expected}, got {error.got}"
+            return [Row("failed", text, "Do not use it. Try again; if it stays so, tell its owner")]
         except HubError as error:
-            return [Row("failed", f"{file.path}: {' '.join(str(error).split())}", "Tell its owner; another copy may be good")]
+            return [Row("failed", " ".join(str(error).split()), "Tell its owner; another copy may be good")]
 
     def _model_signature(self, present: Inventory) -> tuple[list[Row], frozenset[str]]:
         """What `model.sig` proves, and which files need no other proof then; nothing when there is none."""
+        bundle, wrong = self._signature()
+        return (wrong, frozenset()) if bundle is None else model_signature(bundle, present, self.policy)
+
+    def _signature(self) -> tuple[bytes | None, list[Row]]:
+        """The bytes of `model.sig`; None when there is none, or with what is wrong with it."""
         if not self._has(SIGNATURE):
-            return [], frozenset()
+            return None, []
         try:
-            bundle = self._small(SIGNATURE, oms.MAX_BUNDLE_BYTES)
+            return self._small(SIGNATURE, oms.MAX_BUNDLE_BYTES), []
         except HubUnreachableError:
             raise
         except HubError as error:
-            return [Row("failed", " ".join(str(error).split()), "Ask its owner; the Hub may be at fault")], frozenset()
-        return model_signature(bundle, present, self.policy)
+            return None, [Row("failed", " ".join(str(error).split()), "Ask its owner; the Hub may be at fault")]
 
     # the end
 
@@ -538,6 +556,9 @@ class _Audit:
 
     def _unread(self, one_file: str | None = None) -> Row:
         what = one_file or "the listing"
+        if one_file is not None and (file := self.listing.file(one_file)).sha256 is None:
+            text = f"the bytes of {one_file}: the Hub lists only a git id of it, {file.oid}, which is a SHA-1, and they were not read"
+            return Row("unverified", text, "--full reads it")
         if self.depth.spot:
             return Row("unverified", f"the bytes behind {what} that were not sampled", "--full reads all of them")
         text = f"the bytes behind {what}: the Hub's SHA-256 is what the uploader declared, and none of them was read"

@@ -105,6 +105,38 @@ def test_one_file_that_is_not_attested_fails(hub: LoopbackHub, published: Publis
     assert "lists only a git id" in texts(readme, "unverified")
 
 
+def test_of_a_small_file_nobody_calls_the_git_id_a_sha256(hub: LoopbackHub, published: Published) -> None:
+    """Attested by its git id, or by nobody: what is open of it is one row, and says which hash the Hub lists."""
+    for path in (CONFIG, "README.md"):
+        report = audit(hub, f"hf:{REPO}/{path}")
+        (row,) = [row for row in report.rows if row.text.startswith(f"the bytes of {path}")]
+        assert (row.status, row.hint) == ("unverified", "--full reads it")
+        assert "only a git id of it" in row.text
+        assert "uploader declared" not in texts(report, "unverified")
+    assert "uploader declared" in texts(audit(hub, f"hf:{REPO}/{GGUF}"), "unverified")
+
+
+@pytest.mark.parametrize("path", [GGUF, CONFIG, "README.md"])
+def test_one_file_that_is_served_wrong_fails_when_it_is_read(hub: LoopbackHub, published: Published, path: str) -> None:
+    """What is listed proves nothing then: the one row says what was expected and what came."""
+    hub.lies.wrong_bytes = {path}
+    report = audit(hub, f"hf:{REPO}/{path}", depth=Depth(full=True))
+    assert (report.verdict, report.exit_code) == ("FAILED", 3)
+    assert f"{path}: the Hub served other bytes than it lists: expected " in texts(report, "failed")
+    assert path not in texts(report, "proven")
+
+
+def test_a_file_that_is_served_wrong_is_not_called_absent(hub: LoopbackHub, published: Published) -> None:
+    """README.md is there, and what arrived was refused: one row about it, in one sentence, beside what `model.sig` proves of the others."""
+    hub.lies.wrong_bytes = {"README.md"}
+    report = audit(hub, depth=Depth(full=True))
+    assert report.exit_code == 3
+    (said,) = texts(report, "failed").splitlines()
+    assert said.startswith("README.md: the Hub served other bytes than it lists: expected ")
+    assert said.count("README.md") == 1
+    assert "7 of 8 files are the ones that alice-models signed in model.sig" in texts(report, "proven")
+
+
 # --- who is trusted, what is expected ----------------------------------------------------------------------------------------------
 
 
