@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,14 +152,21 @@ def _standing(policy: Policy | None, public: PublicKey) -> str:
     help="public: a line for a policy. ssh: for authorized_keys. allowed-signers: for git verify-commit. policy: a whole policy in JSON, "
     "which is YAML too, for readers and the verify page. pem: of a p256 key, for model_signing.",
 )
+@click.option("--named", metavar="NAME", help="With --as policy and a key: what readers call it, like your name.")
 @common
-def export(name: str | None, form: str, ledger: Path | None, json: bool) -> int:
+def export(name: str | None, form: str, named: str | None, ledger: Path | None, json: bool) -> int:
     """Print public keys: all of the policy here, or the one called NAME. Private keys never leave their file.
+
+    As a policy, a key of yours comes with those that it replaced and with your P-256 keys, for model.sig alone; what this program
+    ships is left out. Give it to readers elsewhere than in what they check with it.
 
     To check the ledger's newest commit with plain git: ledger key export --as allowed-signers > signers, then
     git -C .ledger/log.git -c gpg.ssh.allowedSignersFile=$PWD/signers verify-commit ledger
     """
+    from json import dumps
+
     from ledger.keys import KeyStore
+    from ledger.policy import Policy
 
     workspace = open_here(ledger) if find(ledger) is not None else None
     known = dict(workspace.written.keys) if workspace is not None else {}
@@ -169,17 +177,68 @@ def export(name: str | None, form: str, ledger: Path | None, json: bool) -> int:
         known = {name: both[name]}
     elif not known:
         raise UsageError("there is no ledger here whose policy names keys; say which of yours: ledger key export NAME")
-    text = _exported(form, known, _read_policy(workspace) if workspace is not None and name is None else None)
+    if named is not None and (name is None or form != "policy"):
+        raise UsageError("--named says what readers call one key: ledger key export NAME --as policy --named ALICE")
+    if form == "policy":
+        policy = _read_policy(workspace) if workspace is not None else Policy({}, ())
+        policy = _without_shipped(policy) if name is None else _for_readers(policy, name, known[name], named or name)
+        known, text = dict(policy.keys), dumps(policy.to_json(), indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = _exported(form, known)
     Output(json=json).show({"keys": {item: str(public) for item, public in known.items()}, "text": text}, text.splitlines())
     return 0
 
 
-def _exported(form: str, known: Mapping[str, PublicKey], policy: Policy | None) -> str:
-    from json import dumps
+def _without_shipped(policy: Policy) -> Policy:
+    """A policy without what came with this program: that is each reader's own choice."""
+    shipped = policy.shipped().values()
+    rules = tuple(rule for rule in policy.rules if all(rule not in one.rules for one in shipped))
+    used = {name for rule in rules for name in rule.keys} | set(policy.checkpoints.names if policy.checkpoints is not None else ())
+    theirs = {public for one in shipped for public in one.keys.values()}
+    keys = {name: public for name, public in policy.keys.items() if name in used or public not in theirs}
+    spans = {name: span for name, span in policy.spans.items() if name in keys}
+    return replace(policy, keys=keys, rules=rules, spans=spans)
 
+
+def _for_readers(policy: Policy, name: str, public: PublicKey, named: str) -> Policy:
+    """A policy that trusts one person: a key, those before it, and, when it is one's own, the P-256 keys that sign models.
+
+    Args:
+        policy: the one here, narrowed by its log.
+        name: of the key, here.
+        public: the key.
+        named: what readers call it; the others are called after it.
+
+    Raises:
+        UsageError: `named` cannot name a key.
+    """
+    from ledger import oms
+    from ledger.keys import ECDSA_P256, NAME, KeyStore
+    from ledger.policy import Policy, Rule
+
+    if not NAME.match(named):
+        raise UsageError(f"{named!r} cannot name a key: letters, digits and ._@- only, at most 64, first a letter or digit")
+    called = next((own for own, known in policy.keys.items() if known == public), None)
+    old = [own for own in policy.keys if called is not None and own != called and policy.holder(own) == policy.holder(called)]
+    names = {own: own if named == name else f"{named}-{number}" for number, own in enumerate(old, 1)}
+    spans = {new: policy.spans[own] for own, new in names.items() if own in policy.spans}
+    if called is not None and called in policy.spans:
+        spans[named] = policy.spans[called]
+    keys = {new: policy.keys[own] for own, new in names.items()} | {named: public}
+    replaces = dict(zip(list(keys)[1:], list(keys), strict=False))
+    held = {own: known for own, known, _ in KeyStore.default().list()}
+    mine = public in [*held.values(), *(known for _, known in agent_keys())]
+    models = [own for own, known in held.items() if mine and ECDSA_P256 == known.algorithm != public.algorithm]
+    for number, own in enumerate(models, 1):
+        label = f"{named[:50]}-model" + (f"-{number}" if number > 1 else "")
+        keys[own if named == name and own not in keys else label] = held[own]
+    scopes = {new: (oms.PREDICATE_TYPE,) if known.algorithm == ECDSA_P256 else None for new, known in keys.items()}
+    return Policy(keys, tuple(Rule((new,), predicates=scope) for new, scope in scopes.items()), spans=spans, replaces=replaces)
+
+
+def _exported(form: str, known: Mapping[str, PublicKey]) -> str:
     from ledger import oms
     from ledger.keys import ssh_public_line
-    from ledger.policy import Policy, Rule
     from ledger.sshsig import allowed_signers
 
     if form == "public":
@@ -188,9 +247,6 @@ def _exported(form: str, known: Mapping[str, PublicKey], policy: Policy | None) 
         return "".join(f"{ssh_public_line(public)} {item}\n" for item, public in known.items())
     if form == "allowed-signers":
         return allowed_signers(known)
-    if form == "policy":
-        policy = policy or Policy(known, tuple(Rule((item,)) for item in known))
-        return dumps(policy.to_json(), indent=2, ensure_ascii=False) + "\n"
     if len(known) != 1:
         raise UsageError("a PEM file holds one key; say which: ledger key export NAME --as pem")
     return oms.pem(next(iter(known.values()))).decode()

@@ -205,7 +205,8 @@ def _signer(name: str, private: object) -> Ed25519Signer | P256Signer | None:
 class KeyStore:
     """A folder of private keys: one file for each, named as the key, in OpenSSH format, and `<name>.pub` beside it.
 
-    The folder is made on the first `new`, readable by its owner alone. A key file that others could read is refused.
+    The folder is made on the first `new`, readable by its owner alone. A key file that others could read is refused, and so is a folder
+    inside a ledger, which is copied and shared as a whole.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -290,6 +291,7 @@ class KeyStore:
 
     def _write(self, name: str, data: bytes, public: PublicKey) -> None:
         path = self._path(name)
+        self._refuse_shared()
         if name.endswith(".pub"):
             raise KeyFileError(path, "a key's name cannot end in .pub; public keys are kept under such names")
         public_path = path.with_name(f"{name}.pub")
@@ -343,8 +345,19 @@ class KeyStore:
             )
         return self.folder / name
 
+    def _refuse_shared(self) -> None:
+        folder = self.folder.resolve()
+        ledger = next((one for one in (folder, *folder.parents) if one.name == ".ledger" or (one / "log.git").exists()), None)
+        if ledger is not None:
+            raise KeyFileError(
+                self.folder,
+                f"private keys do not belong into a ledger ({ledger}), which is copied and shared; move them out, and set LEDGER_KEYS to "
+                "their folder, or unset it",
+            )
+
     def _read(self, name: str) -> bytes:
         path = self._path(name)
+        self._refuse_shared()
         try:
             with path.open("rb") as file:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

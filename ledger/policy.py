@@ -326,7 +326,7 @@ class Policy:
             wanted = self.checkpoints
             policy["checkpoints"] = {"witnesses": list(wanted.names), "threshold": wanted.threshold}
             if wanted.max_age_s is not None:
-                policy["checkpoints"]["maxAge"] = f"{wanted.max_age_s}s"
+                policy["checkpoints"]["maxAge"] = age_text(wanted.max_age_s)
         return policy
 
 
@@ -360,6 +360,15 @@ def age(text: str) -> int:
     if match is None:
         raise PolicyError("maxAge", f"a whole number and s, min, h or d, like 30d; got {text!r}")
     return int(match[1]) * _SECONDS[match[2]]
+
+
+def age_text(seconds: int) -> str:
+    """The text of an age in the largest unit that divides it.
+
+    >>> age_text(2_592_000), age_text(5400), age_text(61), age("30d")
+    ('30d', '90min', '61s', 2592000)
+    """
+    return next(f"{seconds // size}{unit}" for unit, size in reversed(_SECONDS.items()) if seconds % size == 0)
 
 
 # --- the starting text ---------------------------------------------------------------------------------------------------------

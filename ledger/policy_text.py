@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ledger.errors import PolicyError
 from ledger.keys import PublicKey
-from ledger.policy import Policy, Rule, Span, Witnesses, yaml_word
+from ledger.policy import Policy, Rule, Span, Witnesses, age_text, yaml_word
 
 if TYPE_CHECKING:
     from yaml import Node
@@ -238,7 +238,7 @@ def _add_witness(text: str, name: str, witness: Witnesses) -> str:
     if _has(top, "checkpoints"):
         names = _value(_value(top, "checkpoints"), "witnesses")
         return text if any(one.value == name for one in names.value) else _append(text, names, _word(name, text), dash="- ")
-    fields: dict[str, Any] = {"witnesses": [name]} | ({"maxAge": f"{witness.max_age_s}s"} if witness.max_age_s is not None else {})
+    fields: dict[str, Any] = {"witnesses": [name]} | ({"maxAge": age_text(witness.max_age_s)} if witness.max_age_s is not None else {})
     return _append(text, top, f"{_word('checkpoints', text)}: {_flow(fields, text)}")
 
 

@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cli.workspace import Workspace
+from ledger import oms
 from ledger.keys import KeyStore, ssh_public_text
 from ledger.log import Log
 from ledger.policy import Policy, Span, Witnesses
@@ -126,12 +128,53 @@ def test_without_an_agent_its_keys_cannot_be_named(desk: Desk, monkeypatch: pyte
 
 
 def test_the_policy_here_as_json(done: Desk) -> None:
-    """For readers and for the verify page; one key alone makes a policy that trusts it."""
+    """For readers and for the verify page, without what the program ships; one key alone makes a policy that trusts it."""
     text = done.ok("key", "export", "--as", "policy").out
-    assert Policy.parse(text) == policy(done)
+    assert list(policy(done).keys) == ["alice", "tiny-moe-example"]
+    assert Policy.parse(text) == replace(policy(done), keys={"alice": policy(done).keys["alice"]}, rules=policy(done).rules[:1])
+    assert "sha256:" not in text
     assert json.loads(text)["version"] == 1
     alone = Policy.parse(done.ok("key", "export", "alice", "--as", "policy").out)
     assert (list(alone.keys), [rule.keys for rule in alone.rules]) == (["alice"], [("alice",)])
+
+
+def test_a_publisher_s_policy_for_readers(done: Desk) -> None:
+    """A key under the name that readers know, those that it replaced, and the P-256 key, which counts for model.sig alone."""
+    done.ok("key", "new", "alice-models", "--type", "p256")
+    done.ok("key", "rotate", "alice")
+    text = done.ok("key", "export", "alice-2", "--as", "policy", "--named", "acme").out
+    found = Policy.parse(text)
+    store = KeyStore(done.root / "keys")
+    own = {
+        called: store.load(name, None).public for called, name in (("acme-1", "alice"), ("acme", "alice-2"), ("acme-model", "alice-models"))
+    }
+    assert found.keys == own
+    assert (found.replaces, found.spans) == ({"acme": "acme-1"}, {"acme-1": Span(0, 8), "acme": Span(8)})
+    assert [(rule.keys, rule.predicates) for rule in found.rules] == [
+        (("acme-1",), None), (("acme",), None), (("acme-model",), (oms.PREDICATE_TYPE,)),
+    ]  # fmt: skip
+    (done.root / "readers.json").write_text(text)
+    done.ok("run", "recipe.yaml")  # the alloy anew, with a checkpoint of the new key's
+    assert done.type("verify", "shouting.alloy.json", "--policy", done.root / "readers.json").code == 0
+
+
+def test_a_name_for_readers_needs_one_key(done: Desk) -> None:
+    """Which key it is must be said, and the name must be able to name one; a stranger's key comes without one's own."""
+    for more in (("--named", "x"), ("alice", "--named", "x", "--as", "ssh"), ("alice", "--as", "policy", "--named", "a b")):
+        assert done.type("key", "export", *more).code == 2
+    done.ok("key", "new", "models", "--type", "p256")
+    done.ok("key", "trust", "bob", str(UnsafeSigner("bob").public), "--yes")
+    assert list(Policy.parse(done.ok("key", "export", "bob", "--as", "policy").out).keys) == ["bob"]
+
+
+def test_private_keys_in_a_ledger_are_refused(done: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger is copied and shared: no key is made in one, and none is used that lies there."""
+    shutil.copytree(done.root / "keys", done.ledger / "keys")
+    monkeypatch.setenv("LEDGER_KEYS", str(done.ledger / "keys"))
+    for command in (("key", "new", "more"), ("run", "recipe.yaml"), ("key", "list")):
+        said = done.type(*command)
+        assert (said.code, "private keys do not belong into a ledger" in said.err) == (1, True), said
+    assert not (done.ledger / "keys/more").exists()
 
 
 # --- rotate ------------------------------------------------------------------------------------------------------------------------
@@ -342,6 +385,8 @@ def test_a_witness_cosigns_and_a_policy_wants_it(done: Desk, monkeypatch: pytest
     """Trusted as a witness it makes no statement count; with it the ledger verifies, a month later it is frozen."""
     done.ok("key", "new", "w")
     done.ok("key", "trust", "w", "w", "--witness", "30d", "--yes")
+    assert '"30d"' in (done.ledger / "policy.yaml").read_text()
+    assert '"maxAge": "30d"' in done.ok("key", "export", "--as", "policy").out
     assert policy(done).checkpoints == Witnesses(("w",), 1, 30 * 86_400)
     assert all("w" not in rule.keys for rule in policy(done).rules)
     said = done.type("verify")
