@@ -61,8 +61,8 @@ def _artifacts(made: Sequence[Made]) -> list[dict[str, Any]]:
 def _publications(published: Sequence[Published]) -> list[dict[str, Any]]:
     return [
         {
-            "entry": one.entry,
-            "event": one.publication.event,
+            "entries": one.entries,
+            "events": one.events,
             "target": one.publication.target,
             "name": one.publication.name,
             "version": one.publication.version,
@@ -92,7 +92,12 @@ def _listed(word: str, actions: Sequence[Ran], artifacts: Sequence[Made], public
         *some([[str(one.entry), short(one.digest), clean(one.name)] for one in artifacts], "artifacts"),
         *some(
             [
-                [str(one.entry), one.publication.event, f"{one.publication.name} {one.publication.version}", one.publication.target]
+                [
+                    ", ".join(map(str, one.entries)),
+                    ", ".join(dict.fromkeys(one.events)),
+                    f"{one.publication.name} {one.publication.version}",
+                    one.publication.target,
+                ]
                 for one in publications
             ],
             "publications",

@@ -39,10 +39,11 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A publication and its entry."""
+    """A publication, its entries (that it was released, that it was published), and what each of them says."""
 
-    entry: int
+    entries: tuple[int, ...]
     publication: Publication
+    events: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +86,22 @@ def radius(
     lost_actions = [key for key in ran if key not in runs]
     lost_artifacts = [digest for digest in makers if digest not in left]
     later_actions, later_artifacts = _downstream(runs, left, set(lost_artifacts))
-    published = _publications(old)
+    lost_publications = _publications(one for one in old if one.entry.number not in still)
+    gone_too = {_place(one.publication) for one in lost_publications}
     touched = {*lost_artifacts, *later_artifacts}
     return Radius(
         statements=tuple(one.entry for one in gone),
         confirmed=sum(one.statement.predicate_type == predicates.RUN and predicates.action_of(one.statement).key in runs for one in gone),
         actions=tuple(_ran(ran[key][0]) for key in lost_actions),
         artifacts=tuple(_made(makers[digest][0][1], digest) for digest in lost_artifacts),
-        publications=tuple(one for one in published if one.entry not in still),
+        publications=lost_publications,
         later_actions=tuple(_ran(runs[key][0]) for key in later_actions),
         later_artifacts=tuple(_made(left[digest][0][1], digest) for digest in later_artifacts),
-        later_publications=tuple(one for one in published if one.entry in still and not touched.isdisjoint(contents(one.publication))),
+        later_publications=tuple(
+            one
+            for one in _publications(one for one in old if one.entry.number in still)
+            if _place(one.publication) not in gone_too and not touched.isdisjoint(contents(one.publication))
+        ),
     )
 
 
@@ -132,15 +138,24 @@ def _downstream(
     return [key for key in runs if key in actions], [digest for digest in makers if digest in objects]
 
 
-def _publications(counting: Iterable[Trusted]) -> list[Published]:
-    found = []
+def _publications(counting: Iterable[Trusted]) -> tuple[Published, ...]:
+    """One alloy at one place is one publication, however many entries speak of it."""
+    found: dict[tuple[str, Digest], list[tuple[int, Publication]]] = {}
     for one in counting:
         if one.statement.predicate_type == PUBLICATION:
             try:
-                found.append(Published(one.entry.number, Publication.of(one.statement)))
+                said = Publication.of(one.statement)
             except StatementError:
                 continue  # it says nothing that could be lost
-    return found
+            found.setdefault(_place(said), []).append((one.entry.number, said))
+    return tuple(
+        Published(tuple(number for number, _ in several), several[0][1], tuple(said.event for _, said in several))
+        for several in found.values()
+    )
+
+
+def _place(said: Publication) -> tuple[str, Digest]:
+    return said.target, said.alloy[1]
 
 
 def _ran(one: Trusted) -> Ran:

@@ -107,6 +107,35 @@ def test_publications_are_lost_or_rest_on_what_is(tmp_path: Path) -> None:
     assert [entry.message for entry in found.statements][-1] == "evaluation"
 
 
+def test_a_release_and_its_reading_back_are_one_publication(tmp_path: Path) -> None:
+    """What was released and then published at one place is lost once; another version there is another."""
+    log = unsafe_log(tmp_path, signer="bob")
+    said = []
+    for version in ("1", "2"):
+        alloy = ("tiny.json", Digest.of(version.encode()))
+        released = Publication(event="released", target="hf:org/tiny", name="tiny", version=version, alloy=alloy)
+        said += [
+            released,
+            replace(
+                released,
+                event="published",
+                revision="a" * 40,
+                url="https://hub.example/org/tiny",
+                files=3,
+                compared_on="2026-01-01T00:00:00Z",
+            ),
+        ]
+    log.append([one.payload() for one in said], [one.line() for one in said])
+    found = of(log, without("bob", 0))
+    assert [(one.entries, one.events) for one in found.publications] == [
+        ((0, 1), ("released", "published")),
+        ((2, 3), ("released", "published")),
+    ]
+    part = of(log, without("bob", 3))
+    assert [one.entries for one in part.publications] == [(3,)]
+    assert part.later_publications == ()
+
+
 def test_a_threshold_that_is_met_no_more(tmp_path: Path) -> None:
     """Two of two said it in two entries; without one of them nobody says it."""
     both = replace(POLICY, rules=(replace(POLICY.rules[0], threshold=2),))
