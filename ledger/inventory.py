@@ -15,7 +15,8 @@ ALLOY, ATTESTATIONS, PROOF, SIGNATURE = ".alloy.json", ".attestations.jsonl", ".
 
 WEIGHTS = (
     ".safetensors", ".gguf", ".ggml", ".bin", ".pt", ".pt2", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".onnx",
-    ".h5", ".keras", ".msgpack", ".llamafile",
+    ".h5", ".keras", ".msgpack", ".llamafile", ".nemo", ".tflite", ".dduf", ".ot", ".pte", ".mlmodel", ".engine", ".plan", ".trt", ".exl2",
+    ".exl3", ".mnn", ".rknn",
 )  # fmt: skip
 """Files that are, or can be taken for, a model's weights: in a published folder each must be named by somebody trusted."""
 

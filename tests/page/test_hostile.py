@@ -284,3 +284,21 @@ def test_a_folder_is_dropped_whole(page: Page, tmp_path: Path) -> None:
     page.drop([tmp_path])
     assert verdict(page) == "grey"
     assert "300 files of which nothing here says anything" in rows(page, "unverified")
+
+
+def test_what_results_were_made_from_is_no_result(page: Page, tmp_path: Path) -> None:
+    """An alloy without a release that lists attested files of another model beside genuine results, none of which is there: grey."""
+
+    def change(alloy: dict[str, Any]) -> None:
+        results = alloy["results"]
+        results["artifacts"] = [one for one in results["artifacts"] if one["output"] != "model"]
+        listed = [one for one in results["integrity"]["fileHashes"] if one["filename"].startswith("model/")]
+        results["integrity"] = {"fileHashes": listed}
+
+    one = publish(tmp_path, released=False, change=change)
+    files = [one.alloy, one.attestations, *sorted((one.folder / "model").iterdir())]
+    assert check(page, files, policy=POLICY) == "grey"
+    assert "3 of 3 results were not found here" in rows(page, "unverified")
+    assert "None of the results that the alloy names is here" in text(page)
+    assert check(page, [*files, one.folder / "tiny-Q4_K_M.gguf"], policy=POLICY) == "good"
+    assert "2 of 3 results were not found here" in rows(page, "unverified")

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from ledger.inventory import WEIGHTS
 from tests.page import chromium
 from tests.page.chromium import Page
 from tests.page.csp import PAGE, sealed
@@ -17,6 +18,13 @@ SCRIPT = re.findall(r"<script>(.*?)</script>", HTML, re.DOTALL)[0]
 def test_the_hashes_in_its_policy_are_those_of_its_script_and_style() -> None:
     """Whoever edits the page runs `python tests/page/csp.py`."""
     assert sealed(HTML) == HTML, "run: python tests/page/csp.py"
+
+
+def test_it_knows_the_same_files_of_weights_as_the_program() -> None:
+    """Of one name both say the same: that a model may be loaded from it."""
+    (pattern,) = re.findall(r"^const WEIGHTS = /(.*)/i;$", SCRIPT, re.MULTILINE)
+    assert all(re.search(pattern, f"a/model{ending}") for ending in WEIGHTS)
+    assert pattern.count("|") + 2 == len(WEIGHTS) - 1  # `pt2?` and `np[yz]` are two each
 
 
 def test_its_policy_allows_nothing_but_itself_and_the_hub() -> None:
