@@ -25,7 +25,7 @@ from ledger import alloy_format
 from ledger.alloy import WEIGHTS, file_hash, legacy_model_hash, model_hash, receiptless_hash
 from ledger.alloy_format import Fault
 from ledger.errors import AlloyError
-from ledger.inventory import CODE, base, ends, some
+from ledger.inventory import ALLOY, ATTESTATIONS, CODE, base, ends, risky, some
 from ledger.inventory import WEIGHTS as RISKY
 from ledger.repo_chain import CHAIN, examine_chain
 from ledger.report import Report, Row, printable
@@ -425,10 +425,12 @@ def examine_foreign(
     first = _without_receipt(alloy, expected, target) or bytes_row(data, expected, target)
     rows = [first, _signature_row(alloy), *_hash_rows(claims, pinned=pinned, named=named), *_claim_rows(alloy), _history_row(alloy)]
     rows += _fault_rows(alloy)
-    if loose := _loose(claims, listing, folder if named else None):
-        text = (
-            f"{some([printable(name, 80) for name in loose])}: no hash in the alloy is of these bytes, and a model may be loaded from them"
-        )
+    weights, others = _loose(claims, listing, folder if named else None, base(target))
+    if others:
+        text = f"{some([printable(name, 80) for name in others])}: can change how the model is loaded or what it is asked, and no hash in"
+        rows.append(Row("unverified", f"{text} the alloy is of {'them' if len(others) > 1 else 'it'}", "Ask its author for their hashes"))
+    if weights:
+        text = f"{some([printable(name, 80) for name in weights])}: no hash in the alloy is of these bytes, and a model may be loaded from them"
         rows.append(Row("unverified", text, "Ask its author for their hashes"))
         return UnsignedReport(target, tuple(rows), what="repository" if listing is not None else "folder")
     return UnsignedReport(target, tuple(rows), pinned=pinned)
@@ -652,14 +654,19 @@ def _weights(folder: Path) -> dict[str, Path]:
     return {}
 
 
-def _loose(claims: Sequence[HashClaim], listing: Listing | None, folder: Path | None) -> list[str]:
-    """The files of a repository that can be, or run with, a model's weights, and that no hash in the alloy is of."""
+def _loose(claims: Sequence[HashClaim], listing: Listing | None, folder: Path | None, alloy: str) -> tuple[list[str], list[str]]:
+    """Files of a repository that no hash in the alloy is of: those that can be, or run with, a model's weights; others that a loader reads.
+
+    `alloy` is the name of its own file.
+    """
     present = [file.path for file in listing.files] if listing is not None else []
     if folder is not None:
         inside = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         present += [path.as_posix() for path in inside if ".git" not in path.parts]
     covered = {name for claim in claims if claim.verdict == "equal" and claim.by != "file" for name in claim.files}
-    return sorted({path for path in present if ends(path, (*RISKY, CODE)) and path not in covered})
+    free = [path for path in risky(present, present) if path not in covered and not ends(path, (ALLOY, ATTESTATIONS)) and path != alloy]
+    heavy = {path for path in present if ends(path, (*RISKY, CODE)) and path not in covered}
+    return sorted(heavy), sorted(set(free) - heavy)
 
 
 def _inside(folder: Path | None, name: str) -> Path | None:

@@ -271,6 +271,19 @@ def test_the_hash_of_an_alloy_says_nothing_of_weights_that_it_does_not_hash(tmp_
     assert "modeling_evil.py" in texts(report, "unverified")
 
 
+def test_what_changes_how_a_legacy_model_is_loaded_is_named(tmp_path: Path) -> None:
+    """An adapter's configuration or a chat template beside weights: no hash in the alloy is of it, which is said; documents are not named."""
+    whole = Expected(file_hash(OLMOE.read_bytes()).hex)
+    (tmp_path / "forge-alloy.json").write_bytes(OLMOE.read_bytes())
+    for name in ("model.safetensors", "adapter_config.json", "chat_template.jinja", "README.md"):
+        (tmp_path / name).write_bytes(b"anything")
+    said = texts(examine_foreign(tmp_path / "forge-alloy.json", whole, folder=tmp_path), "unverified")
+    assert "adapter_config.json, chat_template.jinja: can change how the model is loaded" in said
+    assert "model.safetensors: no hash in the alloy is of these bytes" in said
+    assert "README.md" not in said
+    assert "forge-alloy.json:" not in said
+
+
 def test_weights_here_are_covered_by_a_hash_over_them(tmp_path: Path) -> None:
     """By the model's hash, or by the list of files, in the folder or in its `model/`."""
     (tmp_path / "model").mkdir()
