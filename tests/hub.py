@@ -655,17 +655,24 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{repo} is at {hub.put(repo, read_folder(Path(folder)), private=asked.private)}")
         for text in asked.lie:
             name, _, value = text.partition("=")
+            if name not in Lies.__dataclass_fields__:
+                parser.error(f"--lie {name}: no such lie; there are {', '.join(Lies.__dataclass_fields__)}")
             before = getattr(hub.lies, name)
+            if bool(value) == isinstance(before, bool):
+                parser.error(f"--lie {name}: this lie takes no value" if value else f"--lie {name}=VALUE: this lie needs a value")
             kinds: dict[type, Callable[[str], object]] = {bool: bool, float: float, str: str, int: int, type(None): int}
             kinds |= {set: lambda text: set(text.split(",")), tuple: lambda text: tuple(text.split(","))}
-            setattr(hub.lies, name, kinds[type(before)](value or "yes"))
+            setattr(hub.lies, name, kinds[type(before)](value))
         print(f"export HF_ENDPOINT={hub.endpoint} HF_TOKEN={TOKEN} HF_HUB_DISABLE_XET=1", flush=True)
         seen = 0
         try:
             while True:
                 time.sleep(0.2)
                 for request in hub.log[seen:]:
-                    print(f"{request.status} {request.method} {request.path} {request.range} {request.sent} bytes", flush=True)
+                    print(
+                        f"{request.status} {request.method} {request.path} {request.range} {request.sent} byte{'s' * (request.sent != 1)}",
+                        flush=True,
+                    )
                     seen += 1
         except KeyboardInterrupt:
             print("stopped")

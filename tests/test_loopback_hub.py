@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.hub import Lies, LoopbackHub
+from tests.hub import Lies, LoopbackHub, main
 
 REPO = "acme/tiny"
 WEIGHTS = bytes(range(256)) * 500
@@ -119,11 +119,12 @@ def test_a_browser_may_ask(hub: LoopbackHub) -> None:
 
 
 def test_every_lie_is_off_at_first_and_in_the_page() -> None:
-    """docs/loopback-hub.md names each of them."""
+    """docs/loopback-hub.md names each of them, with the value that it needs."""
     page = (Path(__file__).parents[1] / "docs" / "loopback-hub.md").read_text()
     for name in Lies.__dataclass_fields__:
         assert getattr(Lies(), name) in (set(), False, "", (), None, -1, 0)
-        assert f"`{name}`" in page, name
+        needs = "" if isinstance(getattr(Lies(), name), bool) else "="
+        assert f"`{name}{needs or '`'}" in page, name
 
 
 def test_it_runs_by_hand(tmp_path: Path) -> None:
@@ -138,3 +139,19 @@ def test_it_runs_by_hand(tmp_path: Path) -> None:
         process.terminate()
     assert len(got) == 2
     assert got != b"{}"
+
+
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        ("hostile_names", "--lie hostile_names=VALUE: this lie needs a value"),
+        ("moving=yes", "--lie moving: this lie takes no value"),
+        ("wrong=x", "no such lie"),
+    ],
+)
+def test_a_lie_without_its_value_is_a_usage_error(lie: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is made up in its place, and nothing is started."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--lie", lie])
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
