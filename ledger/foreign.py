@@ -430,8 +430,8 @@ def examine_foreign(
         text = f"{some([printable(name, 80) for name in others])}: can change how the model is loaded or what it is asked, and no hash in"
         rows.append(Row("unverified", f"{text} the alloy is of {'them' if len(others) > 1 else 'it'}", "Ask its author for their hashes"))
     if weights:
-        text = f"{some([printable(name, 80) for name in weights])}: no hash in the alloy is of these bytes, and a model may be loaded from them"
-        rows.append(Row("unverified", text, "Ask its author for their hashes"))
+        text = f"{some([printable(name, 80) for name in weights])}: no hash in the alloy is of these bytes"
+        rows.append(Row("unverified", f"{text}, and a model may be loaded from them", "Ask its author for their hashes"))
         return UnsignedReport(target, tuple(rows), what="repository" if listing is not None else "folder")
     return UnsignedReport(target, tuple(rows), pinned=pinned)
 

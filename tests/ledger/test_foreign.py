@@ -272,7 +272,7 @@ def test_the_hash_of_an_alloy_says_nothing_of_weights_that_it_does_not_hash(tmp_
 
 
 def test_what_changes_how_a_legacy_model_is_loaded_is_named(tmp_path: Path) -> None:
-    """An adapter's configuration or a chat template beside weights: no hash in the alloy is of it, which is said; documents are not named."""
+    """An adapter's configuration or a chat template beside weights: no hash in the alloy is of it, and it is named; documents are not."""
     whole = Expected(file_hash(OLMOE.read_bytes()).hex)
     (tmp_path / "forge-alloy.json").write_bytes(OLMOE.read_bytes())
     for name in ("model.safetensors", "adapter_config.json", "chat_template.jinja", "README.md"):
