@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -20,6 +21,7 @@ from cli.output import Output, many, place, short, size, table
 from cli.workspace import POLICY, Workspace, new_passphrase, open_here, refuse_foreign, unlock
 
 if TYPE_CHECKING:
+    from ledger.cosign import Witness
     from ledger.hub import HfHub
     from ledger.keys import Signer
     from stages.events import Event
@@ -41,15 +43,21 @@ _CHECKS = (
     ("acceptance", "the recipe's acceptance criteria are met"),
     ("licence", "there is a licence"),
     ("repository", "nothing strange is in the repository"),
+    ("token", "your token may write there"),
 )
 """Check -> what holds when it finds nothing."""
+
+
+_TOKEN = "set HF_TOKEN to a token that may write (one is made at https://huggingface.co/settings/tokens), or use `hf auth login`"
 
 
 @click.command()
 @click.argument("target")
 @click.option("--to", metavar="hf:ORG/NAME", help="Where to. Default: what the recipe's publish stage says.")
 @click.option("--dry-run", "-n", is_flag=True, help="Check everything and make a preview; sign and upload nothing.")
-@click.option("--preview", type=PATH, metavar="DIR", help="Where --dry-run puts the repository as it would be. Default: NAME-preview.")
+@click.option(
+    "--preview", type=PATH, metavar="DIR", help="Where --dry-run puts the repository as it would be. Default: NAME-preview, anew."
+)
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--variant", metavar="NAME", help="Which variant of a matrix; a repository holds one.")
 @click.option("--licence", "--license", metavar="ID", help="Its licence, where the recipe has none: apache-2.0, mit, ...")
@@ -78,8 +86,8 @@ def publish(
     TARGET is a RECIPE, its alloy, or a folder that `ledger export` made. Everything is checked first, and whatever is wrong is told
     together. Then there is one commit, the listing is read back, and every file is compared. Publishing the same again changes nothing.
 
-    $HF_TOKEN (or `hf auth login`) says who you are to the Hub. Exit code 1 when it is refused, 3 when the Hub lists something else than
-    was sent.
+    $HF_TOKEN (or `hf auth login`) says who you are to the Hub, and must be able to write; --dry-run needs none. Exit code 1 when it is
+    refused, 3 when the Hub lists something else than was sent.
     """
     from ledger.locator import VERIFY_PAGE
     from stages.publish import Order
@@ -89,7 +97,9 @@ def publish(
     refuse_foreign(workspace.folder, ledger)
     source = find_source(workspace, target)
     stage = source.stage()
+    hub = _hub()
     order = Order(
+        endpoint=hub.endpoint,
         repo=_repo(to, stage, source.alloy, variant),
         page=verify_page or os.environ.get("LEDGER_VERIFY_PAGE") or VERIFY_PAGE,
         licence=licence,
@@ -99,10 +109,8 @@ def publish(
     tools = {"llama-cpp": str(llama_cpp.absolute())} if llama_cpp is not None else {}
     private = private or (stage is not None and stage.private)
     if dry_run:
-        return _preview(workspace, source, order, preview, tools, output)
-    return _publish(
-        workspace, source, order, tools, workspace.signer(key), _model_signer(model_key, key, workspace, output), private, output
-    )
+        return _preview(workspace, source, order, preview, tools, hub, output)
+    return _publish(workspace, source, order, tools, workspace.signer(key), _model_signer(model_key), private, hub, output)
 
 
 # --- what is meant -------------------------------------------------------------------------------------------------------------
@@ -214,21 +222,34 @@ def _repo(to: str | None, stage: Publish | None, alloy: Mapping[str, Any], varia
     return check_repo(source.repo)
 
 
-def _model_signer(name: str | None, key: str | None, workspace: Workspace, output: Output) -> Signer:
-    """The P-256 key that signs `model.sig`; its format has no Ed25519."""
+def _model_signer(name: str | None) -> Signer | None:
+    """The P-256 key that signs `model.sig`, since its format has no Ed25519; None when there is none yet.
+
+    Raises:
+        UsageError: there are several, or the named one is of another kind.
+    """
+    from ledger.keys import ECDSA_P256, KeyStore
+
+    keys = KeyStore.default()
+    own = [known for known, public, _ in keys.list() if public.algorithm == ECDSA_P256]
+    if name is None and len(own) > 1:
+        raise UsageError(f"several of your keys can sign model.sig: {', '.join(own)}; say which: --model-key NAME")
+    if name is None and not own:
+        return None
+    signer = unlock(keys, name or own[0])
+    if signer.public.algorithm != ECDSA_P256:
+        raise UsageError(f"{signer.name} is an {signer.public.algorithm} key; model.sig needs one of ledger key new --type p256")
+    return signer
+
+
+def _new_model_signer(signer: Signer, workspace: Workspace, output: Output) -> Signer:
+    """A new P-256 key, which the policy here trusts for `model.sig` alone."""
     from ledger import oms, policy_text
     from ledger.keys import ECDSA_P256, KeyStore
     from ledger.policy import Rule
 
     keys = KeyStore.default()
-    own = [known for known, public, _ in keys.list() if public.algorithm == ECDSA_P256]
-    if name is not None:
-        return unlock(keys, name)
-    if len(own) > 1:
-        raise UsageError(f"several of your keys can sign model.sig: {', '.join(own)}; say which: --model-key NAME")
-    if own:
-        return unlock(keys, own[0])
-    made = keys.new(f"{workspace.signer(key).name[:50]}-model", new_passphrase(ask=False), ECDSA_P256)
+    made = keys.new(f"{signer.name.rpartition(':')[2][:50]}-model", new_passphrase(ask=False), ECDSA_P256)
     rule = Rule((made.name,), predicates=(oms.PREDICATE_TYPE,))
     policy_text.save(workspace.folder / POLICY, lambda text: policy_text.add_key(text, made.name, made.public, rule=rule))
     output.aside(
@@ -238,20 +259,36 @@ def _model_signer(name: str | None, key: str | None, workspace: Workspace, outpu
     return made
 
 
+def _witnesses(workspace: Workspace) -> list[Witness]:
+    """One's own keys among the witnesses that the policy here names."""
+    from ledger.cosign import Witness
+    from ledger.keys import ED25519, KeyStore
+    from ledger.memory import Memory
+
+    policy, keys = workspace.policy, KeyStore.default()
+    named = policy.checkpoints.names if policy.checkpoints is not None else ()
+    wanted = {policy.keys[name] for name in named if not policy.retired(name)}
+    own = [name for name, public, _ in keys.list() if public in wanted and public.algorithm == ED25519]
+    return [Witness(unlock(keys, name), Memory.default()) for name in own]
+
+
 # --- the preview ---------------------------------------------------------------------------------------------------------------
 
 
-def _preview(workspace: Workspace, source: Source, order: Order, folder: Path | None, tools: Mapping[str, str], output: Output) -> int:
+def _preview(
+    workspace: Workspace, source: Source, order: Order, folder: Path | None, tools: Mapping[str, str], hub: HfHub, output: Output
+) -> int:
     from ledger import lookup
     from stages import publish as stage
     from stages.executor import worker_variables
-    from stages.publish_release import look, outdated, preview
+    from stages.publish_release import look, outdated, preview, previewable
 
     store, log = workspace.store, workspace.log
     shown = folder or Path(f"{source.alloy.get('name', 'model')}-preview")
-    if shown.exists() and any(shown.iterdir()):
+    if os.path.lexists(shown) and not _is_preview(shown):
         raise CliError(
-            f"{place(shown)} exists already and is not empty; nothing was written. Name a folder that is not there: --preview DIR"
+            f"{place(shown)} is there already and is no preview as it was made here; nothing was written. "
+            "Delete it, or name a folder that is not there: --preview DIR"
         )
     aside = shown.with_name(f".{shown.name}.partial-{secrets.token_hex(6)}")
     scratch = aside / "scratch"
@@ -264,26 +301,58 @@ def _preview(workspace: Workspace, source: Source, order: Order, folder: Path | 
         model = next((file.local.parent for file in planned.files if file.path == "config.json" and file.local is not None), None)
         stage.load_apart(planned, lambda action: lookup.find(log, policy, action), model, worker_variables(1, tools))
         described = stage.describe(planned)
-        listing, strange = look(planned, _hub(), store)
+        listing, strange = look(planned, hub, store)
         planned.faults += strange
-        if planned.faults:
-            return _refused(planned, output)
+        if not previewable(planned):
+            return _refused(planned, output, dry_run=True)
         made = preview(planned, described, store=store, scratch=scratch)
         _write(made, aside / "repository")
         if shown.exists():
-            shown.rmdir()  # it is empty
+            shown.rename(aside / "before")
         (aside / "repository").rename(shown)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     delete = outdated(made, listing)
-    facts = {"dryRun": True, "preview": shown.absolute(), "card": shown.absolute() / "README.md", **_facts(made, delete)}
-    lines = [*_head(planned, output), *_passed(planned, output), *_listed(made, delete)]
+    paths = {"preview": shown.absolute(), "card": shown.absolute() / "README.md"}
+    seen = f"preview {place(shown)} (card: README.md)"
+    if planned.faults:
+        return _refused(planned, output, paths, [f"{seen}: what it would be, but for the faults"], dry_run=True)
+    lines = [*_head(planned, output), *_passed(planned, output, dry_run=True), *_listed(made, delete)]
     state = "is not there yet" if listing is None else f"is at commit {listing.commit[:12]}"
-    output.show(facts, [*lines, f"preview {place(shown)} (card: README.md) · {order.repo} {state} · nothing was signed or uploaded"])
+    last = [f"{seen} · {order.repo} {state} · nothing was signed or uploaded", f"this needed no token; publishing does: {_TOKEN}"]
+    output.show({"dryRun": True, **paths, **_facts(made, delete)}, [*lines, *last])
     return 0
 
 
+_PREVIEW = ".ledger-preview.json"
+"""In a preview, what is in it: a preview that somebody worked on is not replaced."""
+
+
+def _is_preview(folder: Path) -> bool:
+    """Whether a folder is empty, or holds a preview exactly as it was written; weights are told by their size."""
+    from store import canonical, files
+    from store.errors import StoreError
+
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+    marker = found.pop(_PREVIEW, None)
+    if marker is None:
+        return not found
+    try:
+        written = canonical.loads(files.read_small(marker, 2**24))
+        return isinstance(written, dict) and written == {
+            name: path.stat().st_size if isinstance(written.get(name), int) else str(files.hash_file(path)[0])
+            for name, path in found.items()
+        }
+    except (StoreError, OSError):
+        return False
+
+
 def _write(made: Release, folder: Path) -> None:
+    noted = {one.path: str(one.digest) if isinstance(one.content, bytes) else one.size for one in made.entries}
+    folder.mkdir()
+    (folder / _PREVIEW).write_text(json.dumps(noted))
     for one in made.entries:
         path = folder / one.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -328,40 +397,43 @@ def _publish(
     order: Order,
     tools: Mapping[str, str],
     signer: Signer,
-    model_signer: Signer,
+    model_signer: Signer | None,
     private: bool,
+    hub: HfHub,
     output: Output,
 ) -> int:
-    from ledger.keys import ECDSA_P256
     from stages import publish as stage
-    from stages.publish_release import look, outdated, publish, release
+    from stages.publish_facts import Fault
+    from stages.publish_release import held, look, outdated, publish, release
 
-    if model_signer.public.algorithm != ECDSA_P256:
-        raise UsageError(
-            f"{model_signer.name} is an {model_signer.public.algorithm} key; model.sig needs one of ledger key new --type p256"
-        )
+    refusal = hub.refusal(order.repo)  # before anything is signed
     store, log = workspace.writable_store, workspace.signing_log(signer)
     planned = stage.plan(order, source.alloy, log=log, store=store, policy=workspace.policy, locate=_locate(source, store, None))
-    if not any(fault.check in ("bytes", "statements") for fault in planned.faults):
+    if refusal:
+        planned.faults.append(Fault("token", "token", f"it may not write to {order.repo}: {refusal}", f"{_TOKEN[0].upper()}{_TOKEN[1:]}"))
+    if not any(fault.check in ("bytes", "statements", "token") for fault in planned.faults):
         _adopt(planned, store)
         _load(planned, workspace, store, tools, output)
     facts = stage.describe(planned)
     planned.faults += stage.countersign(planned, signer)
-    hub = _hub()
     listing, strange = look(planned, hub, store)
     planned.faults += strange
     if planned.faults:
-        return _refused(planned, output)
+        return _refused(planned, output, dry_run=False)
+    model_signer = model_signer or _new_model_signer(signer, workspace, output)
     scratch = store.scratch()
     try:
-        made = release(planned, facts, store=store, scratch=scratch, model_signer=model_signer)
+        witnesses = _witnesses(workspace)
+        made = release(planned, facts, store=store, scratch=scratch, model_signer=model_signer, witnesses=witnesses)
+        there = held(made, listing, hub) if listing is not None else None
+        made = there or made
         delete = outdated(made, listing)
         output.lines([*_head(planned, output), *_passed(planned, output), *_listed(made, delete)])
-        outcome = publish(made, hub, listing, private=private)
+        outcome = publish(made, hub, listing, private=private, there=there is not None)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     output.object({"dryRun": False, **_facts(made, delete), "outcome": outcome})
-    output.lines(_told(made, outcome, hub.endpoint))
+    output.lines([*_told(made, outcome), *(_trust(planned, signer) if outcome.changed else [])])
     return 0
 
 
@@ -411,10 +483,10 @@ def _head(planned: Plan, output: Output) -> list[str]:
     return [f"publish {planned.name}{variant} {planned.version} to hf:{planned.order.repo}"]
 
 
-def _passed(planned: Plan, output: Output) -> list[str]:
-    lines = [
-        f"{output.paint('ok    ', 'green')}  {words}" for check, words in _CHECKS if not any(one.check == check for one in planned.faults)
-    ]
+def _passed(planned: Plan, output: Output, *, dry_run: bool = False) -> list[str]:
+    open_ = {one.check for one in planned.faults} | ({"token"} if dry_run else set())
+    open_ |= set() if planned.reports or planned.seen else {"loads"}  # nothing was loaded where bytes or statements are at fault
+    lines = [f"{output.paint('ok    ', 'green')}  {words}" for check, words in _CHECKS if check not in open_]
     if planned.skipped:
         lines.append(
             f"{output.paint('note  ', 'yellow')}  {', '.join(planned.skipped)}: not made from this model, so not published with it"
@@ -422,15 +494,17 @@ def _passed(planned: Plan, output: Output) -> list[str]:
     return lines
 
 
-def _refused(planned: Plan, output: Output) -> int:
+def _refused(planned: Plan, output: Output, facts: Mapping[str, object] | None = None, last: Sequence[str] = (), *, dry_run: bool) -> int:
     """Everything that speaks against it, in one table."""
     faults: Sequence[Fault] = planned.faults
-    rows = [[output.paint("FAILED", "red", "bold"), one.check, f"{one.what}: {one.problem}"] for one in faults]
+    words = [one.problem if one.what == one.check else f"{one.what}: {one.problem}" for one in faults]
+    rows = [[output.paint("FAILED", "red", "bold"), one.check, text] for one, text in zip(faults, words, strict=True)]
     lines = []
     for row, fault in zip(table(rows, "<<<"), faults, strict=True):
         lines += [row] + ([f"{'':<6}  → {fault.hint}"] if fault.hint else [])
-    told = [*_head(planned, output), *lines, *_passed(planned, output), f"refused: {many(len(faults), 'fault')}; nothing was uploaded"]
-    output.show({"refused": faults, "target": f"hf:{planned.order.repo}"}, told)
+    told = [*_head(planned, output), *lines, *_passed(planned, output, dry_run=dry_run)]
+    told += [f"refused: {many(len(faults), 'fault')}; nothing was uploaded", *last]
+    output.show({"refused": faults, "target": f"hf:{planned.order.repo}", **(facts or {})}, told)
     return FAILED
 
 
@@ -456,13 +530,23 @@ def _facts(made: Release, delete: Sequence[str]) -> dict[str, object]:
     }
 
 
-def _told(made: Release, outcome: Outcome, endpoint: str) -> list[str]:
+def _told(made: Release, outcome: Outcome) -> list[str]:
     repo = made.plan.order.repo
     next_ = f"next: ledger verify hf:{repo} --expect {made.alloy[1]}"
     if not outcome.changed:
         return [f"nothing changed: {repo} holds exactly this at commit {outcome.commit} (entry {outcome.number})", next_]
     return [
-        f"{'made' if outcome.created else 'updated'} {endpoint}/{repo} · commit {outcome.commit}",
+        f"{'made' if outcome.created else 'updated'} {made.plan.url} · commit {outcome.commit}",
         f"read back: all {many(outcome.compared, 'file')} as sent · released as entry {made.number}, published as entry {outcome.number}",
         next_,
+    ]
+
+
+def _trust(planned: Plan, signer: Signer) -> list[str]:
+    """How readers come to trust the key that signed."""
+    policy = planned.evidence.policy
+    name = next((name for name, public in policy.keys.items() if public == signer.public), signer.name)
+    return [
+        f"readers trust it by a policy: ledger key export {name} --as policy --named YOUR-NAME > policy.json · "
+        "give it to them elsewhere than in the repository: whoever changes the one could change the other"
     ]

@@ -106,11 +106,12 @@ class Order:
     """What a person asks for.
 
     Attributes:
-        repo: `org/name`. page: the verify page that the QR names. licence: where the recipe says none.
+        repo: `org/name`. endpoint: address of its Hub. page: the verify page that the QR names. licence: where the recipe says none.
         variant: of a matrix. tags: of the card, besides those that follow from what was done.
     """
 
     repo: str
+    endpoint: str
     page: str
     licence: str | None = None
     variant: str | None = None
@@ -167,6 +168,11 @@ class Plan:
         from ledger.alloy import file_name
 
         return file_name(f"{self.name}-{self.chosen.variant}") if self.chosen.variant else self.name
+
+    @property
+    def url(self) -> str:
+        """Of the repository, at the Hub that is asked."""
+        return f"{self.order.endpoint}/{self.order.repo}"
 
 
 Locate = Callable[[str, Digest], Path]
@@ -433,11 +439,16 @@ def load(planned: Plan, work: Work, hands: Callable[[], Executor]) -> None:
         what = users[0].removeprefix("load-check/")
         if key in work.resolution.results:
             planned.reports[what] = key, work.resolution.results[key]["report"]
-    before = planned.evidence
-    shown = _shown(planned.alloy, planned.outputs, before.log, before.policy) | {report for _, report in planned.reports.values()}
-    planned.evidence = type(before).of(before.log, before.policy, before.store, shown)  # the checks travel with the model
+    gather(planned)
     for node, message in work.failed.items():
         planned.faults.append(Fault("loads", node.removeprefix("load-check/"), message, "What does not load is not published"))
+
+
+def gather(planned: Plan) -> None:
+    """Gather the evidence anew: with the checks that everything loads, which travel with the model, and the newest checkpoint."""
+    before = planned.evidence
+    shown = _shown(planned.alloy, planned.outputs, before.log, before.policy) | {report for _, report in planned.reports.values()}
+    planned.evidence = type(before).of(before.log, before.policy, before.store, shown)
 
 
 def load_apart(planned: Plan, find: Callable[[Action], Hit | None], folder: Path | None, variables: Mapping[str, str]) -> None:

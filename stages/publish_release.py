@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ledger import chunks, hub, inventory, locator, oms, publication, qr
+from ledger import chunks, cosign, hub, inventory, locator, oms, publication, qr
 from ledger.alloy import WEIGHTS, file_hashes, model_hash
 from ledger.errors import HubMismatchError, HubNotFoundError, QrError, VerificationError
 from ledger.hub import HubFile, Listing
@@ -26,15 +26,17 @@ from ledger.proof import Proof
 from ledger.publication import PUBLICATION, PUBLISHED, RELEASED, Publication
 from stages import card, pictures, publish_facts, record, results
 from stages.pictures import Bar
-from stages.publish import Plan, keys_of
+from stages.publish import Plan, gather, keys_of
 from stages.publish_facts import Fault
 from store import canonical
 from store.digest import Digest
 from store.errors import CanonicalError, NotFoundError
 
 if TYPE_CHECKING:
+    from ledger.cosign import Witness
     from ledger.hub import Hub
     from ledger.keys import PublicKey, Signer
+    from ledger.log import Log
     from store.local import LocalCas
 
 Content = Path | bytes
@@ -147,7 +149,7 @@ def alloy_bytes(planned: Plan, *, store: LocalCas, scratch: Path, when: str, ear
     told["integrity"]["modelHash"] = str(model_hash(weights))
     alloy["results"] = told
     target = f"hf:{planned.order.repo}"
-    this = {"target": target, "url": f"{hub.HUB}/{planned.order.repo}", "publishedAt": when}
+    this = {"target": target, "url": planned.url, "publishedAt": when}
     alloy["receipt"] = {
         "publications": [*earlier, this],
         "verifyUrl": f"{planned.order.page}#{target}",
@@ -221,6 +223,7 @@ def release(
     store: LocalCas,
     scratch: Path,
     model_signer: Signer | None,
+    witnesses: Sequence[Witness] = (),
     clock: Clock = time.time,
 ) -> Release:
     """Sign the release, unless the same was signed before, and make every document.
@@ -231,12 +234,16 @@ def release(
         store: keeps the alloy.
         scratch: an empty folder.
         model_signer: of a P-256 key, for `model.sig`; None leaves it out.
+        witnesses: cosign the log as it is before and after the release, so that its proof is one that somebody has seen.
         clock: seconds since the epoch.
 
     Raises:
-        StatementError, LogError, PublicKeyError: it cannot be signed.
+        StatementError, LogError, PublicKeyError: it cannot be signed. RewrittenError: a witness has seen another log.
     """
     log = planned.evidence.log
+    if witnesses:
+        _cosign(log, witnesses)
+        gather(planned)
     name = f"{planned.stem}{inventory.ALLOY}"
     earlier, before = _earlier(planned, store)
     when = record.utc(clock())
@@ -259,9 +266,23 @@ def release(
             model_hash=Digest.parse(alloy["results"]["integrity"]["modelHash"]),
         )
         number = log.append([statement.payload()], [statement.line()])[0].number
+    _cosign(log, witnesses)
     proof = Proof.of(log, number)
     made = _documents(planned, facts, data, proof, model_signer)
     return replace(made, number=number, reused=same is not None, proof=proof)
+
+
+def _cosign(log: Log, witnesses: Sequence[Witness]) -> None:
+    for one in witnesses:
+        cosign.keep(log, one.cosign_log(log))
+
+
+def previewable(planned: Plan) -> bool:
+    """Whether a preview can be made in spite of its faults: every file is here as attested, and none has the name of another."""
+    known = all(one.check not in ("bytes", "statements") for one in planned.faults)
+    here = {file.path for file in planned.files if file.local is not None}
+    named = any(file.path.endswith(WEIGHTS) for file in planned.files) and len(here) == len(planned.files)
+    return known and named and here.isdisjoint({"README.md"} | _derived(planned.stem)) and not any(_is_picture(path) for path in here)
 
 
 def preview(planned: Plan, facts: card.Facts, *, store: LocalCas, scratch: Path, clock: Clock = time.time) -> Release:
@@ -411,53 +432,59 @@ def _is_picture(path: str) -> bool:
 def outdated(made: Release, listing: Listing | None) -> tuple[str, ...]:
     """Files of an earlier publication that are no part of this one; they are deleted in the same commit."""
     paths = {one.path for one in made.entries} | set(_KEPT)
+    if made.number is None:  # a preview has not what needs a signature; the publication will
+        paths |= {inventory.SIGNATURE, card.PROOF_QR, made.plan.stem + inventory.PROOF}
     return tuple(file.path for file in listing.files if file.path not in paths) if listing is not None else ()
 
 
-def stands(made: Release, listing: Listing, place: Hub) -> bool:
-    """Whether the repository holds exactly this release already.
+def held(made: Release, listing: Listing, place: Hub) -> Release | None:
+    """The release as the repository holds it already; None when it does not, or not exactly.
 
-    What is signed anew each time (`model.sig`), and what grows with the log (the proof, its QR), counts when it is valid for this release.
+    What is signed anew each time (`model.sig`), and what grows with the log (the proof, its QR), counts when it is valid for this release,
+    and is given as it is there.
     """
     listed = {file.path: file for file in listing.files if file.path not in _KEPT}
     own = {one.path: one for one in made.entries}
     proof_path = made.plan.stem + inventory.PROOF
     loose = {inventory.SIGNATURE, proof_path, card.PROOF_QR}
     if set(listed) != set(own) or any(one.differs(listed[path]) for path, one in own.items() if path not in loose):
-        return False
+        return None
     try:
         data = place.read(listing.repo, listing.commit, proof_path, limit=_MAX_PROOF_BYTES)
         proof = Proof.from_text(data)
         if made.proof is None or (proof.envelope, proof.number) != (made.proof.envelope, made.proof.number):
-            return False
+            return None
         if any(row.status in ("failed", "unverified") for row in proof.check(made.plan.evidence.policy)):
-            return False
+            return None
         there = {path: one for path, one in own.items() if path != inventory.SIGNATURE}
         there[proof_path] = _bytes(proof_path, data)
         picture = _proof_qr(proof, made.plan.order.page)
         if picture is not None:
             there[card.PROOF_QR] = _bytes(card.PROOF_QR, picture)
         if any(there[path].differs(listed[path]) for path in loose & set(there)):
-            return False
-        if made.model_key is None:
-            return True
-        bundle = place.read(listing.repo, listing.commit, inventory.SIGNATURE, limit=oms.MAX_BUNDLE_BYTES)
-        return dict(oms.verify(bundle, [made.model_key]).files) == {path: one.digest for path, one in there.items()}
+            return None
+        if made.model_key is not None:
+            bundle = place.read(listing.repo, listing.commit, inventory.SIGNATURE, limit=oms.MAX_BUNDLE_BYTES)
+            if dict(oms.verify(bundle, [made.model_key]).files) != {path: one.digest for path, one in there.items()}:
+                return None
+            there[inventory.SIGNATURE] = _bytes(inventory.SIGNATURE, bundle)
     except (VerificationError, HubNotFoundError):
-        return False
+        return None
+    return replace(made, entries=tuple(there[path] for path in sorted(there)), proof=proof)
 
 
 def _bytes(path: str, data: bytes) -> Entry:
     return Entry(path, data, Digest.of(data), len(data))
 
 
-def publish(made: Release, place: Hub, listing: Listing | None, *, private: bool, clock: Clock = time.time) -> Outcome:
+def publish(made: Release, place: Hub, listing: Listing | None, *, private: bool, there: bool = False, clock: Clock = time.time) -> Outcome:
     """Make the repository hold this release: one commit, unless it does already; then read it back, compare, and state it.
 
     Args:
         made: signed.
         place: where to.
         listing: what `look` found, without a fault; a commit that was made since is refused.
+        there: the repository holds it already: it is what `held` gave.
         private: of a repository that is made.
         clock: seconds since the epoch.
 
@@ -471,7 +498,7 @@ def publish(made: Release, place: Hub, listing: Listing | None, *, private: bool
         place.create(repo, private=private)
         listing = place.listing(repo)
     commit = listing.commit
-    changed = not stands(made, listing, place)
+    changed = not there
     if changed:
         message = f"{made.plan.name} {made.plan.version}: {made.alloy[1].short}"
         files = {one.path: one.content for one in made.entries}
@@ -490,7 +517,7 @@ def publish(made: Release, place: Hub, listing: Listing | None, *, private: bool
         recipe_hash=Digest.parse(alloy["recipeHash"]) if "recipeHash" in alloy else None,
         model_hash=Digest.parse(alloy["results"]["integrity"]["modelHash"]),
         revision=commit,
-        url=f"{hub.HUB}/{repo}",
+        url=made.plan.url,
         files=compared,
         compared_on=record.utc(clock()),
     )

@@ -16,9 +16,10 @@ import pytest
 from cli.main import main
 from ledger import oms, qr
 from ledger.alloy import recipe_hash, records
-from ledger.hub import HfHub, Listing
+from ledger.hub import HfHub, Listing, git_blob_oid
 from ledger.keys import ECDSA_P256, KeyStore
 from ledger.log import Log
+from ledger.policy import Policy
 from ledger.predicates import KEY_EVENT, RUN, KeyEvent
 from ledger.proof import Proof
 from ledger.publication import PUBLICATION, Publication
@@ -26,7 +27,7 @@ from ledger.statement import make
 from stages.compare import rounded
 from store.digest import Digest
 from tests.cli.conftest import Desk, Said, settle
-from tests.hub import LoopbackHub
+from tests.hub import TOKEN, LoopbackHub
 from tests.shop import Shop
 
 REPO = "acme/little"
@@ -115,17 +116,19 @@ def test_it_is_stated_before_and_after(shop: Shop, hub: LoopbackHub, typing: Des
 
 
 def test_the_alloy_lists_every_file_that_is_loaded(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
-    """With SHA-256, size, git id as the Hub lists it, and Xet hash; and the publications, the earlier ones kept."""
+    """With SHA-256, size, git id as the Hub lists it, and Xet hash; and the publications with the Hub's address, the earlier ones kept."""
     publish(typing)
     alloy = json.loads(hub.files(REPO)["little-3e.alloy.json"])
     listing = listed(hub)
     hashes = {item["filename"]: item for item in alloy["results"]["integrity"]["fileHashes"]}
     assert record_paths(shop)
     assert set(hashes) == MODEL | GGUFS | {"little-3e.chunks"} | record_paths(shop)
-    for path in MODEL | GGUFS:
-        assert hashes[path]["gitOid"] == listing.file(path).oid
+    for path in set(hashes):
+        kept = listing.file(path).sha256 is not None and path not in MODEL | GGUFS  # in LFS, which nobody knew beforehand
+        assert hashes[path]["gitOid"] == (git_blob_oid(hub.files(REPO)[path]) if kept else listing.file(path).oid)
         assert hashes[path]["size"] == listing.file(path).size
     assert [one["target"] for one in alloy["receipt"]["publications"]] == [TO]
+    assert alloy["receipt"]["publications"][0]["url"] == publications(shop)[1].url == f"{hub.endpoint}/{REPO}"
     assert alloy["receipt"]["verifyUrl"].endswith(f"#{TO}")
     edit(shop, version="1.0.1")
     assert publish(typing).code == 0
@@ -154,20 +157,33 @@ def test_the_proofs_that_travel_are_valid(shop: Shop, hub: LoopbackHub, typing: 
 def test_what_is_published_verifies(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
     """`ledger verify hf:org/name --expect` finds nothing wrong, with its own metadata requests only."""
     said = publish(typing)
-    command = said.out.splitlines()[-1].removeprefix("next: ledger ").split()
+    command = said.out.splitlines()[-2].removeprefix("next: ledger ").split()
     checked = typing.type(*command)
     assert checked.code == 0, checked
     assert "VERIFIED" in checked.out
 
 
 def test_publishing_the_same_again_changes_nothing(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
-    """It says so; no commit, no entry."""
+    """It says so; no commit, no entry, and what it shows is what is there, though a signature made anew would differ."""
     publish(typing)
     head, size = hub.head(REPO), shop.log.size
     said = publish(typing)
     assert said.code == 0
     assert "nothing changed" in said.out
     assert (hub.head(REPO), shop.log.size) == (head, size)
+    shown = {one["path"]: one["sha256"] for one in publish(typing, "--json").json["files"]}
+    assert shown == {path: Digest.of(data).hex for path, data in hub.files(REPO).items() if path != ".gitattributes"}
+    assert "--as policy" not in said.out
+
+
+def test_it_ends_with_how_readers_come_to_trust_it(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
+    """The command that it names prints a policy under which the publication verifies."""
+    last = publish(typing).out.splitlines()[-1]
+    assert "give it to them elsewhere than in the repository" in last
+    command = last.partition(": ledger ")[2].partition(" > ")[0].replace("YOUR-NAME", "acme").split()
+    Path("policy.json").write_text(typing.ok(*command).out)
+    assert list(Policy.load(Path("policy.json")).keys) == ["acme", "acme-model"]
+    assert typing.type("verify", TO, "--policy", "policy.json").code == 0
 
 
 def test_a_new_version_replaces_the_old_one_whole(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
@@ -270,8 +286,11 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_a_dry_run_shows_everything_and_changes_nothing(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
-    """The preview holds the repository as it would be, but for what a signature is needed for; ledger and Hub are as they were."""
+def test_a_dry_run_shows_everything_and_changes_nothing(
+    shop: Shop, hub: LoopbackHub, typing: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The preview is the repository as it would be, but for what needs a signature; ledger and Hub are as they were. It needs no token."""
+    monkeypatch.delenv("HF_TOKEN")
     typing.type("status")  # whatever reading makes (an index of SQLite's) is there
     before, requests = snapshot(shop.ledger), len(hub.log)
     said = publish(typing, "--dry-run")
@@ -280,27 +299,66 @@ def test_a_dry_run_shows_everything_and_changes_nothing(shop: Shop, hub: Loopbac
     assert all(request.method == "GET" for request in hub.log[requests:])
     assert hub.repo(REPO) is None
     shown = Path("little-3e-preview")
-    assert {str(path.relative_to(shown)) for path in shown.rglob("*") if path.is_file()} == (MODEL | GGUFS | OURS | record_paths(shop)) - {
-        "proof-qr.png", "model.sig", "little-3e.tlog-proof",
-    }  # fmt: skip
+    assert {str(path.relative_to(shown)) for path in shown.rglob("*") if path.is_file()} == (
+        MODEL | GGUFS | OURS | record_paths(shop) | {".ledger-preview.json"}
+    ) - {"proof-qr.png", "model.sig", "little-3e.tlog-proof"}
     assert "# little-3e" in (shown / "README.md").read_text()
     assert "nothing was signed or uploaded" in said.out
+    assert "this needed no token; publishing does: set HF_TOKEN" in said.out
+    assert "your token may write" not in said.out
     assert not list(Path().glob(".*partial*"))
 
 
-def test_a_preview_replaces_nothing(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
-    """A folder that is not empty is left alone."""
+def test_a_preview_replaces_nothing_that_is_not_one(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
+    """A folder with anything in it is left alone, and so is a link."""
     Path("mine").mkdir()
     Path("mine/notes").write_text("mine")
-    said = publish(typing, "--dry-run", "--preview", "mine")
-    assert (said.code, [path.name for path in Path("mine").iterdir()]) == (1, ["notes"])
+    Path("link").symlink_to("mine")
+    for name in ("mine", "link"):
+        said = publish(typing, "--dry-run", "--preview", name)
+        assert (said.code, [path.name for path in Path("mine").iterdir()]) == (1, ["notes"])
 
 
-def test_a_dry_run_tells_the_faults_too(open_shop: Callable[..., Shop], hub: LoopbackHub, typing: Desk) -> None:
-    """The same table, exit code 1, and no preview."""
-    open_shop(recipe={"license": None})
+def test_a_preview_is_replaced_by_a_newer_one(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
+    """As long as nobody worked on it: a file that was added, changed or taken away keeps it."""
+    card = Path("little-3e-preview/README.md")
+    assert publish(typing, "-n").code == 0
+    edit(shop, description="Now described.")
+    assert publish(typing, "-n").code == 0
+    assert "Now described." in card.read_text()
+    for change, undo in (
+        (lambda: card.with_name("notes").write_text("mine"), lambda: card.with_name("notes").unlink()),
+        (lambda: card.rename("aside"), lambda: Path("aside").rename(card)),
+        (lambda: card.write_text("mine"), lambda: None),
+    ):
+        change()
+        said = publish(typing, "-n")
+        assert (said.code, "is no preview as it was made here" in said.err) == (1, True)
+        undo()
+    assert card.read_text() == "mine"
+
+
+def test_a_dry_run_over_a_publication_deletes_only_what_publishing_would(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
+    """What needs a signature is missing in the preview, and will be there; files of another version go."""
+    publish(typing)
+    assert "deleted" not in publish(typing, "-n").out
+    edit(shop, version="2.0.0")
+    assert set(publish(typing, "-n", "--json").json["deleted"]) == GGUFS
+
+
+def test_a_dry_run_tells_the_faults_too_and_shows_the_card(open_shop: Callable[..., Shop], hub: LoopbackHub, typing: Desk) -> None:
+    """The same table, exit code 1, and the preview, where the files are here as attested."""
+    shop = open_shop(recipe={"license": None})
     said = publish(typing, "--dry-run")
-    assert (said.code, "licence" in said.out, Path("little-3e-preview").exists()) == (1, True, False)
+    assert (said.code, Path("little-3e-preview/README.md").exists()) == (1, True)
+    assert "FAILED  licence  the recipe has no `license`" in said.out
+    assert "refused: 1 fault; nothing was uploaded\npreview little-3e-preview (card: README.md): what it would be" in said.out
+    assert publish(typing, "-n", "--json").json["card"].endswith("README.md")
+    shutil.rmtree("little-3e-preview")
+    value = json.loads(shop.alloy.read_text()) | {"version": "9.9.9"}
+    shop.alloy.write_text(json.dumps(value))
+    said = publish(typing, "-n")
+    assert (said.code, Path("little-3e-preview").exists()) == (1, False)
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------------------
@@ -313,6 +371,40 @@ def refused(shop: Shop, hub: LoopbackHub, said: Said, *words: str) -> None:
         assert word in said.out, (word, said.out)
     assert hub.repo(REPO) is None
     assert publications(shop) == []
+
+
+@pytest.mark.parametrize(
+    ("token", "account", "words"),
+    [
+        (None, None, "there is no token"),
+        ("hf_old", None, "does not know the token"),
+        (TOKEN, {"name": "acme", "auth": {"accessToken": {"role": "read"}}}, "the token of 'acme' may only read"),
+        (TOKEN, {"name": "eve", "orgs": []}, "no member of acme"),
+    ],
+)
+def test_a_token_that_may_not_write(
+    open_shop: Callable[..., Shop],
+    hub: LoopbackHub,
+    typing: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    token: str | None,
+    account: dict[str, object] | None,
+    words: str,
+) -> None:
+    """It is told with the other faults, before anything is signed or made: no entry, no key, no load check, nothing on the Hub."""
+    shop = open_shop(loads=False, recipe={"license": None})
+    for name in ("alice-model", "alice-model.pub"):
+        (shop.root / "keys" / name).unlink()
+    monkeypatch.delenv("HF_TOKEN")
+    if token is not None:
+        monkeypatch.setenv("HF_TOKEN", token)
+    hub.account = account or hub.account
+    size = shop.log.size
+    said = publish(typing)
+    refused(shop, hub, said, words, "Set HF_TOKEN to a token that may write", "no `license`", f"may not write to {REPO}")
+    assert "every file was loaded" not in said.out
+    assert shop.log.size == size
+    assert {path.name for path in (shop.root / "keys").iterdir()} == {"alice", "alice.pub"}
 
 
 def test_no_licence(open_shop: Callable[..., Shop], hub: LoopbackHub, typing: Desk) -> None:
@@ -572,6 +664,45 @@ def test_a_kill_at_any_moment_leaves_the_old_commit_or_the_new_one(shop: Shop, h
     assert kills > 5
     assert Log.open(shop.ledger).size == shop.log.size
     assert typing.type("verify", TO).code == 0
+
+
+# --- witnesses -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_witness_of_one_s_own_sees_the_release(shop: Shop, hub: LoopbackHub, typing: Desk, tmp_path: Path) -> None:
+    """Where the policy wants a log that was seen lately, and the witness is here, the proof that travels is one that it has cosigned."""
+    typing.ok("key", "new", "watcher")
+    typing.ok("key", "trust", "watcher", "watcher", "--witness", "30d", "--yes")
+    assert publish(typing, "--key", "alice").code == 0
+    proof = Proof.from_text(hub.files(REPO)["little-3e.tlog-proof"])
+    assert [row.text for row in proof.check(shop.policy) if row.status == "failed"] == []
+    (tmp_path / "proof-qr.png").write_bytes(hub.files(REPO)["proof-qr.png"])
+    assert typing.type("verify", "--offline", tmp_path / "proof-qr.png").code == 0
+    assert typing.type("verify", TO).code == 0
+    assert "nothing changed" in publish(typing, "--key", "alice").out
+
+
+def test_a_witness_elsewhere_is_asked_for(
+    shop: Shop, hub: LoopbackHub, typing: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the proof counts as frozen; once its cosignature was taken, publishing again puts it into the repository."""
+    away = KeyStore(tmp_path / "away").new("watcher", None)
+    typing.ok("key", "trust", "watcher", str(away.public), "--witness", "30d", "--yes")
+    assert publish(typing).code == 0
+    (tmp_path / "qr.png").write_bytes(hub.files(REPO)["proof-qr.png"])
+    assert typing.type("verify", "--offline", tmp_path / "qr.png").code == 3
+    Path("request").write_text(typing.ok("witness", "--request", "0").out)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("LEDGER_KEYS", str(tmp_path / "away"))
+        elsewhere.setenv("XDG_STATE_HOME", str(tmp_path / "away-state"))
+        typing.ok("witness", "request", "--out", "cosigned")
+    typing.ok("witness", "--take", "cosigned")
+    assert "updated" in publish(typing).out
+    (tmp_path / "qr.png").write_bytes(hub.files(REPO)["proof-qr.png"])
+    assert typing.type("verify", "--offline", tmp_path / "qr.png").code == 0
+    said = typing.type("verify", TO)
+    assert said.code == 0, said
+    assert "nothing changed" in publish(typing).out
 
 
 # --- confirmations -------------------------------------------------------------------------------------------------------------
