@@ -15,7 +15,7 @@ from cli.output import clean, many
 
 if TYPE_CHECKING:
     from cli.workspace import Workspace
-    from ledger.locator import Expected
+    from ledger.locator import Expected, Locator
     from ledger.policy import Policy
     from ledger.publication import Publication
     from ledger.report import Report, Row
@@ -29,12 +29,14 @@ class Asked:
     Attributes:
         expect: the hash that somebody was told; None: the target may bring one.
         spot: random MiB to read from the Hub. full: everything. into: where to keep what is read.
+        file: what a code that is a hash and no place is compared with.
     """
 
     expect: str | None = None
     spot: int = 0
     full: bool = False
     into: Path | None = None
+    file: Path | None = None
 
 
 def report_on(target: str, policy: Policy, workspace: Workspace | None, asked: Asked) -> Report:
@@ -49,6 +51,8 @@ def report_on(target: str, policy: Policy, workspace: Workspace | None, asked: A
     if is_locator(target):
         return _located(target, expected, policy, workspace, asked)
     path = Path(target)
+    if asked.file is not None and not _is_picture(path):
+        raise _second(asked.file)
     if path.exists():
         return _here(path, expected, policy, workspace, asked)
     if workspace is None:
@@ -66,6 +70,16 @@ def report_on(target: str, policy: Policy, workspace: Workspace | None, asked: A
     return replace(report, rows=tuple(rows))
 
 
+def _is_picture(path: Path) -> bool:
+    from ledger import qr
+
+    return path.is_file() and qr.is_picture(path)
+
+
+def _second(file: Path) -> UsageError:
+    return UsageError(f"{clean(file)}: one TARGET at a time; a second one goes with --offline, or with a code that holds a hash alone")
+
+
 def _is_bare(text: str) -> bool:
     digits = text.removeprefix("sha256:").lower()
     return 8 <= len(digits) <= 64 and all(digit in "0123456789abcdef" for digit in digits)
@@ -77,13 +91,15 @@ def _is_bare(text: str) -> bool:
 def _located(text: str, expected: Expected | None, policy: Policy, workspace: Workspace | None, asked: Asked) -> Report:
     from ledger.errors import LocatorError
     from ledger.hub import HfHub
-    from ledger.locator import parse
+    from ledger.locator import HubSource, parse
     from ledger.proof import Proof, is_packed
     from ledger.remote import Depth, audit_remote
     from ledger.report import Report
     from ledger.sightings import Sightings
 
     if is_packed(text):
+        if asked.file is not None:
+            raise _second(asked.file)
         proof = Proof.from_qr(text)
         return Report(clean(text[:100]), (*_expected(expected, proof.subjects), *proof.check(policy)), proof.subjects)
     locator = parse(text)
@@ -91,6 +107,10 @@ def _located(text: str, expected: Expected | None, policy: Policy, workspace: Wo
         raise LocatorError(f"{clean(text[:200])} says {locator.expected} itself, and --expect says {expected}; which is it?")
     if expected is not None:
         locator = replace(locator, expected=expected, legacy=not expected.full)
+    if locator.expected is not None and not isinstance(locator.source, HubSource):
+        return _hash_alone(locator, locator.expected, policy, workspace, asked.file)
+    if asked.file is not None:
+        raise _second(asked.file)
     hub = HfHub()
     if workspace is not None and policy is workspace.written:
         policy = workspace.policy  # what the key events of one's own log took away counts for nothing elsewhere either
@@ -104,6 +124,21 @@ def _located(text: str, expected: Expected | None, policy: Policy, workspace: Wo
         progress=_progress if sys.stderr.isatty() else None,
     )
     return audit_remote(locator, hub, policy, depth)
+
+
+def _hash_alone(locator: Locator, expected: Expected, policy: Policy, workspace: Workspace | None, file: Path | None) -> Report:
+    """A code of forge-alloy, which says a hash and no place that is looked at: about a file of the reader's, or what it would prove."""
+    from ledger.report import Report, Row
+    from ledger.unsigned import prefix_text
+
+    if file is not None:
+        if not file.is_file():  # no folder: a ledger in it, found from here, would bring its own policy
+            raise UsageError(f"{clean(file)} is not a file; a hash is of one")
+        return _here(file, expected, policy, workspace, Asked())
+    where = f"and {locator.source}, which is on no Hub" if locator.source is not None else "and no place"
+    text = f"it says {expected} {where}, so nothing was looked at" + (f". {prefix_text(expected)}" if not expected.full else "")
+    hint = f"Name the file that it came with: ledger verify FILE --expect {expected.hex}"
+    return Report(clean(locator.text[:100]), (Row("unverified", text, hint),))
 
 
 def _publications(workspace: Workspace, policy: Policy) -> list[tuple[int, Publication]]:
@@ -144,16 +179,11 @@ def _here(path: Path, expected: Expected | None, policy: Policy, workspace: Work
         return files.hash_file(file)[0]
 
     rows = _expected(expected, {path.name: hashed(path)}) if path.is_file() else []
-    beside = check.published(path.parent) if path.is_file() else []
-    if beside and (workspace is None or not workspace.log.by_subject(hashed(path))):
-        report = check.verify_beside(path, hashed(path), policy)
-        if report is not None:
-            return replace(report, rows=(*rows, *report.rows))
-        if workspace is None:
-            names = ", ".join(one.name for one in beside)
-            text = f"{path.name}, {path.stat().st_size:,} bytes, is named by no trusted statement of {names}"
-            return check.Report(str(path), (*rows, check.Row("failed", text, "take it from where it was published")))
     alloy = _foreign_alloy(path)
+    if path.is_file() and (workspace is None or not workspace.log.by_subject(hashed(path))):
+        travelling = _travelling(path, hashed(path), policy, stray=workspace is None and not (alloy and "alloy" in path.name.casefold()))
+        if travelling is not None:
+            return replace(travelling, rows=(*rows, *travelling.rows))
     if alloy is not None and (workspace is None or not path.is_file() or not workspace.log.by_subject(hashed(path))):
         return foreign.examine_foreign(alloy, expected, folder=path if path.is_dir() else None)
     if workspace is None and rows:
@@ -165,6 +195,22 @@ def _here(path: Path, expected: Expected | None, policy: Policy, workspace: Work
     if not path.is_file():
         rows = _expected(expected, report.subjects)
     return replace(report, rows=(*rows, *report.rows))
+
+
+def _travelling(path: Path, digest: Digest, policy: Policy, *, stray: bool) -> Report | None:
+    """What lies beside a file says of it, or is the file itself; None when nothing does, and `stray` files are not to be judged."""
+    from cli.offline import offline
+    from ledger import verify as check
+    from ledger.inventory import PROOF, SIGNATURE
+
+    if path.name.endswith(PROOF):
+        return offline(str(path), None, policy)
+    if path.name == SIGNATURE:
+        return check.verify_signature(path, policy)
+    found = check.verify_beside(path, digest, policy)
+    if found is None and stray:
+        return check.verify_stray(path, digest, policy)
+    return found
 
 
 def _foreign_alloy(path: Path) -> Path | None:
@@ -220,8 +266,19 @@ def _picture(path: Path, expected: Expected | None, policy: Policy, workspace: W
         return Report(str(path), tuple(strange))
     if len(found) == 1:
         ((text, one),) = found
-        return replace(one, rows=(Row("proven", f"a code in {path.name} says: {text[:300]}", aside=True), *one.rows, *strange))
+        return replace(one, rows=(Row("proven", f"a code in {path.name} says: {_said(text)}", aside=True), *one.rows, *strange))
     return _together(path, found, strange)
+
+
+def _said(text: str) -> str:
+    """What a code says, for a message; of a packed proof no more than that it is one, for nobody reads its digits."""
+    from ledger.proof import FRAGMENT, is_packed
+    from ledger.report import printable
+
+    if is_packed(text):
+        page, _, digits = text.strip().rpartition(FRAGMENT)
+        return f"{printable(page, 200)}{FRAGMENT}.., a whole proof in {len(digits):,} digits"
+    return printable(text, 300)
 
 
 def _digest(path: Path) -> Digest:
@@ -237,7 +294,7 @@ def _together(path: Path, found: Sequence[tuple[str, Report]], strange: Sequence
 
     rows: list[Row] = []
     for text, one in found:
-        rows += [Row("proven", f"a code in {path.name} says: {text[:300]}", aside=True), *one.rows]
+        rows += [Row("proven", f"a code in {path.name} says: {_said(text)}", aside=True), *one.rows]
         if one.exit_code:
             rows.append(Row("failed", f"what this code leads to: {one.verdict}"))
     subjects = {name: digest for _, one in found for name, digest in one.subjects.items()}

@@ -84,7 +84,7 @@ def verify(
     if again.key is not None and vsa is None and not rerun:
         raise UsageError("--key names the key that signs; nothing is signed without --rerun or --vsa")
     if not rerun:
-        _refuse_idle(target, file, offline=offline, expect=expect, spot=spot, full=full, into=into)
+        _refuse_idle(target, offline=offline, expect=expect, spot=spot, full=full, into=into)
     workspace = _workspace(target, ledger)
     trusted = _policy(policy, workspace, target, ledger)
     if rerun:
@@ -101,7 +101,7 @@ def verify(
         assert workspace is not None  # `_workspace` has opened it
         report = check.verify_ledger(workspace.folder, trusted, full=full)
     else:
-        report = report_on(target, trusted, workspace, Asked(expect, spot or 0, full, into))
+        report = report_on(target, trusted, workspace, Asked(expect, spot or 0, full, into, file))
     if policy is None and workspace is not None:
         report = replace(report, rows=(*report.rows, *_whose(workspace)))
     if not trusted.rules:
@@ -120,11 +120,9 @@ def _workspace(target: str | None, ledger: Path | None) -> Workspace | None:
     return Workspace(folder)
 
 
-def _refuse_idle(target: str | None, file: Path | None, *, offline: bool, **other: object) -> None:
+def _refuse_idle(target: str | None, *, offline: bool, **other: object) -> None:
     """Refuse what would be passed over in silence."""
     given = [f"--{name}" for name, value in other.items() if value]
-    if file is not None and not offline:
-        raise UsageError(f"{clean(file)}: one TARGET at a time; a second one goes with --offline only")
     if offline and (target is None or given):
         raise UsageError(f"--offline checks a proof and nothing else: name it, and leave out {', '.join(given) or 'the rest'}")
     if target is None and (given := [name for name in given if name != "--full"]):
@@ -168,7 +166,7 @@ def shipped_policy() -> Policy:
     if not several:
         raise UsageError("whom to trust? There is no ledger here, and this program comes with no keys; say it: --policy FILE")
     keys = {name: key for policy in several for name, key in policy.keys.items()}
-    return Policy(keys, tuple(rule for policy in several for rule in policy.rules), source="the keys that come with ledger")
+    return Policy(keys, tuple(rule for policy in several for rule in policy.rules), source="the policy that comes with ledger")
 
 
 def _policy(file: Path | None, workspace: Workspace | None, target: str | None, ledger: Path | None) -> Policy:

@@ -12,7 +12,7 @@ from ledger import oms
 from ledger.claims import Claims
 from ledger.errors import SignatureError, VerificationError
 from ledger.examine import differences, folder_of
-from ledger.inventory import SIGNATURE, WEIGHTS, Inventory, Unread, ends, folders, risky, some
+from ledger.inventory import SIGNATURE, WEIGHTS, Inventory, Unread, changes, ends, folders, parent, risky, some
 from ledger.keys import ECDSA_P256
 from ledger.policy import Policy
 from ledger.report import Row, printable
@@ -119,6 +119,12 @@ def changed(
     return [*rows, Row("proven", text, aside=True)], {where + path for path in mine}
 
 
+def document(path: str) -> bool:
+    """Whether a file is only for people, a README or a picture: nothing loads it, whatever lies beside it."""
+    where = parent(path)
+    return not ends(path, WEIGHTS) and not changes(path, {where}, {where})
+
+
 def model_signature(bundle: bytes, present: Inventory, policy: Policy) -> tuple[list[Row], frozenset[str]]:
     """What a `model.sig` proves of everything that lies there, and the paths that need no other proof then.
 
@@ -161,8 +167,8 @@ def signature_over(bundle: bytes, path: str, digest: Digest, what: str, policy: 
     if signed.files[path] != digest:
         text = f"{what} has {digest}; {who} signed {path} with {signed.files[path]} in {SIGNATURE}"
         return Row("failed", text, "Take both again from where they were published")
-    text = f"{what} is {path} of the {len(signed.files)} files of {printable(signed.name, 80)} that {who} signed in {SIGNATURE} ({digest})"
-    return Row("proven", text)
+    many = f"the {len(signed.files)} files of {printable(signed.name, 80)}"
+    return Row("proven", f"{what} is one of {many} that {who} signed in {SIGNATURE} ({digest})")
 
 
 def _open(bundle: bytes, policy: Policy) -> tuple[oms.Signed, str] | Row:

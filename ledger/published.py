@@ -18,7 +18,7 @@ from ledger import oms
 from ledger.bundle import MAX_BUNDLE_BYTES
 from ledger.claims import Carried, Claims, companion
 from ledger.inventory import ALLOY, ATTESTATIONS, LOOKED_INTO, PROOF, SIGNATURE, WEIGHTS, Inventory, base, changes, ends, some
-from ledger.judge import changed, judge, model_signature
+from ledger.judge import changed, document, judge, model_signature, signature_over
 from ledger.locator import Expected
 from ledger.policy import Policy
 from ledger.proof import MAX_PROOF_BYTES
@@ -30,6 +30,9 @@ from store.errors import NotFoundError, StoreError
 from store.tree import TreeEntry
 
 MAX_ALLOY_BYTES = 64 * 2**20
+
+_ABOVE = 4
+"""Folders from a file's own upward in which its `model.sig` is looked for."""
 
 MAX_LOOKED_AT = 200_000
 """Files among which those of an alloy are looked for: it may lie in a home folder."""
@@ -110,15 +113,72 @@ def _expectation(alloys: Sequence[Claims], expected: Expected | None) -> list[Ro
 
 
 def examine_file(path: Path, digest: Digest, policy: Policy) -> Report | None:
-    """What the attestations beside a file prove about it, whatever else lies there; None when none of them is about it.
+    """What the attestations beside a file prove about it, or the `model.sig` beside or above it, whatever else lies there.
 
-    `digest` is the file's.
+    `digest` is the file's. None when none of them is about it.
     """
     for alloy in published(path.parent):
         one = read(alloy, policy)
         if (rows := one.about(digest, f"{path.name}, these {path.stat().st_size:,} bytes,")) is not None:
             return Report(str(path), tuple(rows), {path.name: digest}, one.evidence)
+    row = _signed_by(path, digest, policy)
+    return Report(str(path), (row,), {path.name: digest}) if row is not None and row.status != "unverified" else None
+
+
+def examine_stray(path: Path, digest: Digest, policy: Policy) -> Report | None:
+    """The findings about a file that `examine_file` finds nothing about; None when neither an attested alloy nor a `model.sig` is there.
+
+    It fails when it is not what an alloy there lists under its name, and when it is more than a document. A README or a picture that nobody
+    signed is unverified, and so is what carries signatures itself.
+    """
+    alloys = [read(one, policy) for one in published(path.parent)]
+    names = [one.name for one in alloys]
+    listed = next((one for one in alloys if path.name in one.listed), None)
+    rows: list[Row] = []
+    row = _signed_by(path, digest, policy)
+    what = f"{path.name}, {path.stat().st_size:,} bytes, is named by no trusted statement of {', '.join(names)} ({digest})"
+    alloy = companion(path.name.removesuffix(ATTESTATIONS), ALLOY)
+    if alloy in names:
+        text = f"{path.name}, {path.stat().st_size:,} bytes, carries the statements about {alloy}, which are judged with it"
+        rows.append(Row("unverified", text, f"ledger verify {path.with_name(alloy)}"))
+    elif listed is not None:
+        text = f"{path.name}, {path.stat().st_size:,} bytes, is not what {listed.vouched} lists: expected "
+        rows.append(Row("failed", f"{text}{listed.listed[path.name].digest}; got {digest}", "Take it from where it was published"))
+    elif names and not document(path.name):
+        rows.append(Row("failed", what, "Take it from where it was published, or delete it"))
+    elif names:
+        hint = f"A {SIGNATURE} beside it may be over it" if row is None else ""
+        rows.append(Row("unverified", f"{what}; no model is loaded from it", hint))
+    rows += [row] if row is not None else []
+    return Report(str(path), tuple(rows), {path.name: digest}) if rows else None
+
+
+def _signed_by(path: Path, digest: Digest, policy: Policy) -> Row | None:
+    """What the nearest `model.sig`, beside a file or a little above it, says of it; None when there is none."""
+    for folder in list(path.absolute().parents)[:_ABOVE]:
+        if (folder / SIGNATURE).is_file():
+            try:
+                bundle = files.read_small(folder / SIGNATURE, oms.MAX_BUNDLE_BYTES)
+            except StoreError as error:
+                return Row("unverified", f"{SIGNATURE} cannot be read: {error}")
+            inside = path.absolute().relative_to(folder).as_posix()
+            return signature_over(bundle, inside, digest, f"{path.name}, {path.stat().st_size:,} bytes,", policy)
     return None
+
+
+def examine_signature(path: Path, policy: Policy) -> Report:
+    """A `model.sig`: the folder in which it lies, every file of it, by the signature and by the alloys there.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    folder = path.absolute().parent
+    text = f"{path.name} is a signature over all files of a folder; so the folder in which it lies was verified"
+    first = Row("proven", text, aside=True)
+    if published(folder):
+        report = examine_alloy(folder, policy)
+        return replace(report, target=str(path), rows=(first, *report.rows))
+    return Report(str(path), (first, *_judge_all(folder, [], policy)), {path.name: files.hash_file(path)[0]})
 
 
 def _judge_all(folder: Path, alloys: Sequence[Claims], policy: Policy) -> list[Row]:

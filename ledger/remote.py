@@ -35,8 +35,8 @@ from ledger.errors import (
 )
 from ledger.foreign import examine_foreign, find
 from ledger.hub import Hub, HubFile, git_blob_oid, is_commit, lfs_pointer_oid
-from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, SIGNATURE, WEIGHTS, Inventory, Unread, ends, risky, some
-from ledger.judge import judge, model_signature, signature_over
+from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, SIGNATURE, WEIGHTS, Inventory, Unread, ends, some
+from ledger.judge import document, judge, model_signature, signature_over
 from ledger.locator import Expected, HubSource, Locator
 from ledger.manifest import Listed
 from ledger.policy import Policy
@@ -353,14 +353,15 @@ class _Audit:
         return rows
 
     def _stray(self, path: str, digest: Digest, what: str) -> list[Row]:
-        """A file that no alloy names: signed in `model.sig`, or failed when a model may be loaded from it."""
+        """A file that no alloy names: signed in `model.sig`, or failed when it is more than a document."""
         bundle, wrong = self._signature() if self.depth.full and path != SIGNATURE else (None, [])
         signed = [signature_over(bundle, path, digest, what, self.policy)] if bundle is not None else wrong
         if any(row.status != "unverified" for row in signed):
             return signed
         text = f"{what} is named by no trusted statement ({digest})"
-        if risky([path], [file.path for file in self.listing.files]):
-            return [Row("failed", f"{text}; a model may be loaded from it", "Take it from where it was published"), *signed]
+        carrying = path.endswith((ATTESTATIONS, PROOF, SIGNATURE))
+        if not carrying and not document(path):
+            return [Row("failed", text, "Take it from where it was published"), *signed]
         whole = f"ledger verify hf:{self.source.repo} --full checks it with all files"
         return [Row("unverified", f"{text}; no model is loaded from it", whole), *signed]
 

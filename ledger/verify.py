@@ -17,7 +17,7 @@ from ledger.examine import Hasher, examine_target
 from ledger.log import Log
 from ledger.memory import Memory
 from ledger.policy import Policy
-from ledger.published import attestations_of, examine_alloy, examine_file, published
+from ledger.published import attestations_of, examine_alloy, examine_file, examine_signature, examine_stray, published
 from ledger.report import Report, Row, Status
 from store.digest import Digest
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Report", "Row", "Status", "attestations_of", "published", "verify_alloy", "verify_artifact", "verify_beside", "verify_ledger",
-    "verify_log",
+    "verify_log", "verify_signature", "verify_stray",
 ]  # fmt: skip
 
 
@@ -65,5 +65,19 @@ def verify_alloy(path: Path, policy: Policy, expected: Expected | None = None) -
 
 
 def verify_beside(path: Path, digest: Digest, policy: Policy) -> Report | None:
-    """What the attestations beside a file with that digest prove about it alone, offline; None when they do not name it."""
+    """What travels with a file with that digest proves about it alone, offline; None when nothing there names it."""
     return examine_file(path, digest, policy)
+
+
+def verify_stray(path: Path, digest: Digest, policy: Policy) -> Report | None:
+    """The findings about a file of which `verify_beside` finds nothing; None when nothing lies there that could say anything of it."""
+    return examine_stray(path, digest, policy)
+
+
+def verify_signature(path: Path, policy: Policy) -> Report:
+    """Check a `model.sig` and the folder in which it lies, offline. See `ledger.published`.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    return examine_signature(path, policy)

@@ -229,3 +229,139 @@ def test_alloys_of_others_here(reader: Desk) -> None:
     assert verify(reader, "old/old.alloy.json", "--expect", Digest.of(foreign).hex[:16]).code == 3
     quoted = quote("hf:acme/none", safe="")
     assert verify(reader, f"https://example.org/#{quoted}").code == 1
+
+
+# --- one file of a download ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def download(reader: Desk, made: Published) -> Path:
+    """Everything that was published, in a folder, with a picture whose bytes are signed though its folder holds no alloy."""
+    from ledger import oms
+    from tests.publications import MODEL_KEY
+
+    files = made.files | {"assets/picture.svg": b"<svg/>"}
+    files["model.sig"] = oms.sign({name: Digest.of(data) for name, data in files.items() if name != "model.sig"}, MODEL_KEY, name="tiny")
+    for name, data in files.items():
+        (reader.folder / "dl" / name).parent.mkdir(parents=True, exist_ok=True)
+        (reader.folder / "dl" / name).write_bytes(data)
+    return reader.folder / "dl"
+
+
+@pytest.mark.parametrize("name", ["README.md", "assets/picture.svg", "tiny.attestations.jsonl"])
+def test_a_document_is_judged_by_the_signature_over_all_files(reader: Desk, download: Path, name: str) -> None:
+    """It is one of those that `model.sig` signs; one that was changed fails, and with no key for such signatures nobody knows."""
+    (reader.folder / "bare.json").write_text(json.dumps(policy("alice", models=False).to_json()))
+    said = verify(reader, f"dl/{name}")
+    assert (said.code, said.out.splitlines()[-1]) == (0, "VERIFIED")
+    assert "that alice-models signed in model.sig" in said.out
+    stranger = reader.type("verify", f"dl/{name}", "--policy", "bare.json")
+    assert (stranger.code, stranger.out.splitlines()[-1]) == (3, "NOT VERIFIED")
+    (download / name).write_bytes(b"changed")
+    said = verify(reader, f"dl/{name}")
+    assert (said.code, said.out.splitlines()[-1]) == (3, "FAILED")
+    assert f"alice-models signed {name} with sha256:" in said.out
+
+
+def test_what_nobody_signed_fails_unless_it_is_a_document(reader: Desk, download: Path) -> None:
+    """A note or a picture is not verified; weights fail, and whatever else something may load."""
+    for name, verdict in {
+        "NOTES.md": "NOT VERIFIED",
+        "new.png": "NOT VERIFIED",
+        "evil.bin": "FAILED",
+        "adapter_config.json": "FAILED",
+    }.items():
+        for folder in ("signed", "unsigned"):
+            (download / name).write_bytes(b"anything")
+            said = verify(reader, f"dl/{name}")
+            assert (said.code, said.out.splitlines()[-1]) == (3, verdict), (name, folder)
+            (download / "model.sig").unlink(missing_ok=True)
+    (download / CONFIG).write_bytes(b"{}")
+    said = verify(reader, f"dl/{CONFIG}")
+    assert f"{CONFIG}, 2 bytes, is not what the alloy that alice released lists: expected sha256:" in said.out
+
+
+def test_the_signature_file_stands_for_its_folder(reader: Desk, download: Path) -> None:
+    """All files in it are verified, by the signature and by the alloy, or by the signature alone."""
+    said = verify(reader, "dl/model.sig")
+    assert said.code == 0
+    assert "so the folder in which it lies was verified" in said.out
+    assert "all 9 files are the ones that alice-models signed in model.sig" in said.out
+    assert "alice signed the release of tiny 1.0.0" in said.out
+    (download / CONFIG).write_bytes(b"{}")
+    assert verify(reader, "dl/model.sig").code == 3
+
+
+def test_a_proof_is_checked_as_its_picture_is(reader: Desk, download: Path) -> None:
+    """`--offline` need not be said for a file that can be nothing else."""
+    said = verify(reader, "dl/tiny.tlog-proof")
+    assert said.code == 0
+    assert said.out == verify(reader, "dl/tiny.tlog-proof", "--offline").out
+    (download / "tiny.tlog-proof").write_bytes(b"no proof")
+    assert verify(reader, "dl/tiny.tlog-proof").code == 3
+
+
+def test_one_file_on_the_hub_is_judged_like_one_here(reader: Desk, hub: LoopbackHub) -> None:
+    """A README that was read is what `model.sig` signs, or fails; a note that nobody signed is not verified; weights fail."""
+    assert verify(reader, f"hf:{REPO}/README.md", "--full").code == 0
+    hub.put(REPO, {"NOTES.md": b"notes", "evil.bin": b"evil"})
+    assert verify(reader, f"hf:{REPO}/NOTES.md", "--full").out.splitlines()[-1] == "NOT VERIFIED"
+    assert verify(reader, f"hf:{REPO}/model.sig", "--full").out.splitlines()[-1] == "NOT VERIFIED"
+    assert verify(reader, f"hf:{REPO}/evil.bin", "--full").out.splitlines()[-1] == "FAILED"
+    hub.put(REPO, {"README.md": b"changed"})
+    assert verify(reader, f"hf:{REPO}/README.md", "--full").out.splitlines()[-1] == "FAILED"
+
+
+def test_an_alloy_of_others_beside_an_attested_one(reader: Desk, download: Path) -> None:
+    """It gets the verdict that it gets alone: unsigned, and no failure; a configuration that looks like an alloy is still a stray."""
+    foreign = json.dumps({"name": "old", "version": "1.0.0", "source": {"baseModel": "m"}, "stages": [{"type": "quant"}]})
+    for name, verdict in {"old.alloy.json": "UNSIGNED: nobody signed this alloy", "adapter_config.json": "FAILED"}.items():
+        (download / name).write_text(foreign)
+        said = verify(reader, f"dl/{name}")
+        assert said.code == 3
+        assert said.out.splitlines()[-1].startswith(verdict)
+
+
+# --- codes that are a hash and no place ------------------------------------------------------------------------------------------
+
+
+def test_a_code_of_64_bits_says_what_they_prove(reader: Desk, download: Path, made: Published, hub: LoopbackHub) -> None:
+    """And how to go on; a second argument is compared with it, and is not verified by it, whoever signed."""
+    legacy = f"https://cambriantech.github.io/forge-alloy/verify/#{made.alloy.hex[:16]}"
+    (reader.folder / "legacy.png").write_bytes(qr.png(legacy))
+    for target in ("legacy.png", legacy):
+        said = verify(reader, target)
+        assert (said.code, said.out.splitlines()[-1]) == (3, "NOT VERIFIED")
+        assert "are 64 bits: an accident does not meet them" in said.out
+        assert f"ledger verify FILE --expect {made.alloy.hex[:16]}" in said.out
+        assert verify(reader, target, "dl/tiny.alloy.json").out.splitlines()[-1] == "NOT VERIFIED"
+        assert verify(reader, target, f"dl/{CONFIG}").out.splitlines()[-1] == "FAILED"
+        assert verify(reader, target, "dl").code == 2
+        assert verify(reader, target, "dl/none").code == 2
+    assert not hub.log
+
+
+def test_a_code_of_a_whole_hash_is_compared_with_a_file(reader: Desk, download: Path, made: Published) -> None:
+    """All 256 bits of it are worth what `--expect` is."""
+    (reader.folder / "code.png").write_bytes(qr.png(f"https://example.org/#{made.alloy.hex}"))
+    assert f"tiny.alloy.json has the expected hash, {made.alloy}" in verify(reader, "code.png", "dl/tiny.alloy.json").out
+    assert verify(reader, "code.png").code == 3
+
+
+def test_a_second_argument_goes_with_such_a_code_alone(reader: Desk, download: Path, made: Published) -> None:
+    """Beside a place, a proof, a file or a folder it would be passed over in silence."""
+    proof = Proof.from_text(made.files["tiny.tlog-proof"]).to_qr("https://example.org/")
+    (reader.folder / "place.png").write_bytes(qr.png(verify_url(REPO, made.alloy)))
+    for target in (f"hf:{REPO}", "place.png", proof, "dl", f"dl/{CONFIG}"):
+        said = verify(reader, target, f"dl/{CONFIG}")
+        assert (said.code, said.out) == (2, ""), target
+        assert "one TARGET at a time" in said.err
+
+
+def test_the_digits_of_a_whole_proof_are_not_printed(reader: Desk, made: Published) -> None:
+    """Nobody reads them; that it is one is said, and how long it is."""
+    proof = Proof.from_text(made.files["tiny.tlog-proof"]).to_qr("https://example.org/")
+    (reader.folder / "proof.png").write_bytes(qr.png(proof))
+    digits = proof.partition("proof:")[2]
+    first = verify(reader, "proof.png").out.splitlines()[0]
+    assert first.endswith(f"a code in proof.png says: https://example.org/#proof:.., a whole proof in {len(digits):,} digits")
