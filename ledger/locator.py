@@ -208,6 +208,8 @@ def _cut(text: str) -> tuple[str, Expected | None]:
 def _hub(text: str) -> HubSource:
     """`hf:org/name[@REVISION][/path]`; a slash in the revision is written %2F."""
     org, _, rest = text.removeprefix("hf:").partition("/")
+    if not rest:
+        raise LocatorError(f"{text[:200]!r} names no repository of the Hub; expected hf:org/name")
     name, slash, path = rest.partition("/")
     name, at, revision = name.partition("@")
     return HubSource(f"{org}/{name}", unquote(revision) if at else None, path if slash else None)

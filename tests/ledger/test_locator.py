@@ -128,3 +128,10 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
             parse(form.format(text))
         except LocatorError:
             continue
+
+
+@pytest.mark.parametrize("text", ["hf:acme", "hf:acme/", "hf:"])
+def test_half_a_name_is_quoted_as_it_was_typed(text: str) -> None:
+    """The error shows what was typed, and what a whole one looks like."""
+    with pytest.raises(LocatorError, match=f"^'{text}' names no repository of the Hub; expected hf:org/name$"):
+        parse(text)
