@@ -262,7 +262,7 @@ def test_a_real_run_is_published_and_verified(hub: LoopbackHub, tmp_path: Path, 
     example = Path(__file__).parents[2] / "examples/tiny-moe"
     for name in ("model", "corpus"):
         shutil.copytree(example / name, name)
-    recipe = (example / "recipe.yaml").read_text() + "license: Apache-2.0\n"
+    recipe = (example / "recipe.yaml").read_text()
     Path("recipe.yaml").write_text(recipe.replace("acceptance", "  - {type: publish, org: acme}\nacceptance"))
     said = typing.type("run", "recipe.yaml", "--publish")
     assert said.code == 0, said
