@@ -168,7 +168,8 @@ class _Audit:
                 text = f"{one.target} was created {self.listing.created}, after {seen}: it was made anew"
                 rows.append(Row("failed", text, "Whoever got hold of the name can have made it", number))
             elif one.revision == self.listing.commit:
-                rows.append(Row("proven", f"{self._branch} is at the commit that was read back when it was published", entry=number))
+                text = f"{self._branch} is at the commit that was read back when it was published"
+                rows.append(Row("proven", text, entry=number, aside=True))
             else:
                 text = f"{self._branch} moved since it was published: from {one.revision} to {self.listing.commit}"
                 rows.append(Row("unverified", text, f"`ledger verify hf:{one.repo}@{one.revision}` audits what was published", number))

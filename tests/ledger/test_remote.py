@@ -410,6 +410,8 @@ def test_what_ones_own_ledger_published_is_compared(hub: LoopbackHub, published:
         revision=commit, url="https://example.org", files=9, compared_on="2030-01-01T00:00:00Z",
     )  # fmt: skip
     assert "main is at the commit that was read back" in texts(audit(hub, depth=Depth(publications=[(4, said)])), "proven")
+    readme = audit(hub, f"hf:{REPO}/README.md", depth=Depth(publications=[(4, said)]))
+    assert readme.verdict == "NOT VERIFIED"  # where a branch is says nothing of a file that nobody attests
     moved = replace(said, revision="0" * 40)
     assert f"main moved since it was published: from {'0' * 40} to {commit}" in texts(
         audit(hub, depth=Depth(publications=[(4, moved)])), "unverified"
