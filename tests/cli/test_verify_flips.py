@@ -11,7 +11,7 @@ import pytest
 from cli.main import main
 from ledger import bundle, statement
 from ledger.alloy import model_hash, recipe_hash
-from ledger.predicates import EVALUATION, RUN
+from ledger.predicates import EVALUATION
 from ledger.testing import UnsafeSigner, run_payload, unsafe_log
 from store import canonical, tree
 from store.actions import Action
@@ -61,7 +61,7 @@ def alloy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     value = {**recipe, "materials": materials, "recipeHash": str(recipe_hash(recipe, materials)), "results": results}
     (out / "tiny.alloy.json").write_text(json.dumps({**value, "receipt": {"ledger": receipt}}))
     (out / "tiny.attestations.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
-    rules = f'rules: [{{keys: [alice], predicates: ["{RUN}", "{EVALUATION}"]}}]\n'
+    rules = "rules: [{keys: [alice]}]\n"
     (tmp_path / "policy.yaml").write_text(f'version: 1\nkeys: {{alice: "{UnsafeSigner("alice").public}"}}\n{rules}')
     monkeypatch.chdir(tmp_path)
     return out / "tiny.alloy.json"
