@@ -163,7 +163,7 @@ def test_what_is_changed_is_refused_by_it(ledger: tuple[Log, str]) -> None:
     """So it did check: another key, another index, another envelope, another root."""
     log, vkey = ledger
     text = Proof.of(log, 4).to_text()
-    other = KeyStore(log.folder / "other").new("mallory", None).public.raw
+    other = KeyStore(log.folder.parent / "other").new("mallory", None).public.raw
     root = read_checkpoint(open_note(log.checkpoint or b"", vkey))[2]
     for data, key in (
         (text, verifier_key("example.com/log", other)),
