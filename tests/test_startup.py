@@ -32,7 +32,7 @@ def loaded(folder: Path, *arguments: str) -> tuple[set[str], set[str]]:
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), environment.get("PYTHONPATH", "")])
     ran = subprocess.run([sys.executable, "-c", CODE, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=True)
     code, tops, everything = json.loads(ran.stdout)
-    assert code == 0, ran.stderr
+    assert code == (3 if arguments == ("verify",) else 0), ran.stderr  # a ledger without entries verifies nothing
     return set(tops), set(everything)
 
 

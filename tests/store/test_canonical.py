@@ -124,7 +124,7 @@ def test_escaped_pairs_are_characters() -> None:
 
 
 def numbers(first: list[str]) -> Iterator[float]:
-    """The endless sequence of the source's number generator: its edge cases, 2,000 neighbours of the smallest normal number, then hashes."""
+    """The endless sequence of the source's number generator: edge cases, 2,000 neighbours of the smallest normal number, then hashes."""
     for bits in [int(text, 16) for text in first] + [(1 << 52) + step for step in range(2000)]:
         yield struct.unpack(">d", bits.to_bytes(8, "big"))[0]
     block = bytes(32)
