@@ -286,7 +286,7 @@ def test_which_texts_name_a_model_of_the_hub(tmp_path: Path, text: str, revision
         (f"org/name@{COMMIT}", "main", "two revisions"),
         ("hf:org/name/config.json", None, "names no model of the Hub"),
         ("https://example.com/org/name", None, "names no model of the Hub"),
-        ("hf:org", None, "expected org/name"),
+        ("hf:org", None, "expected hf:org/name"),
         ("org/name@a..b", None, "no revision"),
     ],
 )
