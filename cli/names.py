@@ -58,7 +58,7 @@ def find_digest(workspace: Workspace, text: str) -> Digest:
 
 
 def _known(workspace: Workspace, digits: str) -> Iterable[Digest]:
-    actions = workspace.log.keys()
+    actions = workspace.log.actions()
     yield from (key for _, key in actions)
     yield from workspace.log.subjects()
     for area in ("objects", "splices"):

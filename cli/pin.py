@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
 import click
@@ -13,6 +11,7 @@ from cli.names import check_pin_name, find_object, pins
 from cli.options import common
 from cli.output import Output, short, table
 from cli.workspace import open_here
+from store.files import replace_file
 
 
 @click.command()
@@ -41,12 +40,7 @@ def pin(target: str | None, name: str | None, ledger: Path | None, json: bool) -
         raise UsageError(f"the pin {name} keeps {short(known, 12)}; choose another name with --name, or `ledger unpin {name}` first")
     folder = workspace.folder / "pins"
     folder.mkdir(exist_ok=True)
-    aside = folder / f".{name}.{secrets.token_hex(4)}"
-    with aside.open("w", encoding="ascii") as file:
-        file.write(f"{digest}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(folder / name)
+    replace_file(folder / name, f"{digest}\n".encode())
     output.show({"name": name, "digest": str(digest)}, [f"pinned {short(digest, 12)} as {name}"])
     return 0
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from stages.executor import Executor
     from stages.rerun import Receipt, Vouched
 
-F = TypeVar("F", bound=Callable[..., Any])
 
 _ALIKE = 3
 """From so many equal outcomes of one stage on, they share a line."""
@@ -45,11 +44,11 @@ class Again:
     llama_cpp: Path | None = None
 
 
-def options(command: F) -> F:
+def options(command: Callable[..., int]) -> Callable[..., int]:
     """Gives a command `rerun: bool` and `again: Again`."""
 
     @wraps(command)
-    def gathered(*, rerun: bool, key: str | None, jobs: int | None, tolerance: float | None, llama_cpp: Path | None, **rest: Any) -> Any:
+    def gathered(*, rerun: bool, key: str | None, jobs: int | None, tolerance: float | None, llama_cpp: Path | None, **rest: Any) -> int:
         again = Again(key, jobs, tolerance, llama_cpp)
         if (jobs, tolerance, llama_cpp) != (None, None, None) and not rerun:
             raise UsageError("--jobs, --tolerance and --llama-cpp say how to rerun; they mean nothing without --rerun")
@@ -68,7 +67,7 @@ def options(command: F) -> F:
         click.option("--rerun", is_flag=True, help="Make runs again and sign what comes out; TARGET is a KEY or an entry's number."),
     ):
         gathered = option(gathered)
-    return gathered  # type: ignore[return-value]
+    return gathered
 
 
 def rerun(target: str | None, workspace: Workspace, policy: Policy, again: Again, output: Output) -> int:

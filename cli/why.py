@@ -218,7 +218,7 @@ class Recorded:
     @cached_property
     def _by_stage(self) -> dict[str, list[tuple[Action, EntryView]]]:
         found: dict[str, list[tuple[Action, EntryView]]] = {}
-        actions = self.workspace.log.keys()
+        actions = self.workspace.log.actions()
         for number, _ in actions[-_SEARCHED:]:
             view = EntryView(self.workspace.log.entry(number), self.workspace.policy, self.workspace.log)
             if view.action is not None:

@@ -307,7 +307,7 @@ class Log:
         """The entries whose statement is of a type, oldest first; as in `by_subject`. Whoever writes to the index can hide one."""
         return self._find(lambda: self._index.by_type(predicate_type), lambda known: known.predicate_type == predicate_type)
 
-    def keys(self) -> list[tuple[int, Digest]]:
+    def actions(self) -> list[tuple[int, Digest]]:
         """(number, key) of every action, as the index has it; for search, not for trust."""
         size = self.size
         return [(number, key) for number, key, _ in self._index.actions() if number < size]

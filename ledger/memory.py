@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,13 @@ from ledger import note
 from ledger.errors import LogError, VerificationError
 from ledger.keys import PublicKey
 from ledger.note import Checkpoint
+from store.files import replace_file
+
+
+def state_folder() -> Path:
+    """Where this user's own machine remembers what it saw: `$XDG_STATE_HOME/ledger`, else `~/.local/state/ledger`."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local/state") / "ledger"
 
 
 class Memory:
@@ -30,9 +36,8 @@ class Memory:
 
     @classmethod
     def default(cls) -> Memory:
-        """The user's own: `$XDG_STATE_HOME/ledger`, else `~/.local/state/ledger`."""
-        base = os.environ.get("XDG_STATE_HOME")
-        return cls((Path(base) if base else Path.home() / ".local/state") / "ledger")
+        """The user's own."""
+        return cls(state_folder())
 
     def checkpoint(self, origin: str) -> bytes | None:
         """The note that was last accepted for a log."""
@@ -138,15 +143,9 @@ class Memory:
 
     def _write(self, file: Path, data: bytes, *, durable: bool = False) -> None:
         """`durable` is for what must outlast a power cut; elsewhere an older one, or none, is a weaker memory and nothing worse."""
-        aside = file.with_name(f".{file.name}.{secrets.token_hex(6)}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as out:
-                out.write(data)
-                if durable:
-                    out.flush()
-                    os.fsync(out.fileno())
-            aside.rename(file)
+            replace_file(file, data, durable=durable)
         except OSError as error:
             raise LogError(
                 f"cannot remember the newest checkpoint in {file.parent}: {error.strerror}. Without it a rollback of the ledger would go "

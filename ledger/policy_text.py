@@ -16,8 +16,6 @@ is changed, and the error says what to write by hand.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ledger.errors import PolicyError
 from ledger.keys import PublicKey
 from ledger.policy import Policy, Rule, Span, Witnesses, age_text, yaml_word
+from store.files import replace_file
 
 if TYPE_CHECKING:
     from yaml import Node
@@ -114,16 +113,7 @@ def save(path: Path, change: Callable[[str], str]) -> tuple[str, str]:
     try:
         before = path.read_text(encoding="utf-8")
         after = change(before)
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-        try:
-            with aside.open("w", encoding="utf-8") as file:
-                file.write(after)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.chmod(path.stat().st_mode & 0o777)
-            aside.rename(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        replace_file(path, after.encode())
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(path, f"cannot change the policy: {error}") from error
     return before, after

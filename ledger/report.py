@@ -88,5 +88,6 @@ def entries(numbers: list[int]) -> str:
         else:
             runs.append([number])
     texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-    more = f" and {len(texts) - 4} more ranges" if len(texts) > 4 else ""
+    rest = len(texts) - 4
+    more = f" and {rest} more range{'s' if rest > 1 else ''}" if rest > 0 else ""
     return f"entr{'y' if len(numbers) == 1 else 'ies'} {', '.join(texts[:4])}{more}"

@@ -7,7 +7,6 @@ Kept outside of every ledger, in the state folder; nothing that is audited can c
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from ledger.errors import LogError
 from ledger.inventory import ALLOY, some
+from ledger.memory import state_folder
 from ledger.report import Row
 from store import canonical, files
 from store.errors import CanonicalError, NotFoundError, PathError
+from store.files import replace_file
 
 if TYPE_CHECKING:
     from ledger.hub import Listing
@@ -59,9 +60,8 @@ class Sightings:
 
     @classmethod
     def default(cls, endpoint: str) -> Sightings:
-        """The user's own: `$XDG_STATE_HOME/ledger/repositories`, else below `~/.local/state`."""
-        base = os.environ.get("XDG_STATE_HOME")
-        return cls((Path(base) if base else Path.home() / ".local/state") / "ledger/repositories", endpoint)
+        """The user's own."""
+        return cls(state_folder() / "repositories", endpoint)
 
     def file(self, repo: str, revision: str) -> Path:
         """Where one is kept; deleting it forgets it."""
@@ -100,11 +100,9 @@ class Sightings:
             "seenOn": seen_on,
         }
         file = self.file(listing.repo, revision)
-        aside = file.with_name(f".{file.name}.{os.getpid()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(canonical.dumps(value))
-            aside.rename(file)
+            replace_file(file, canonical.dumps(value), durable=False)
         except OSError as error:
             raise LogError(
                 f"cannot remember this audit in {file.parent}: {error.strerror}. The next one would not say what changed since; "

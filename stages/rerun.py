@@ -198,7 +198,7 @@ def unconfirmed(log: Log, policy: Policy, me: str) -> Unconfirmed:
     wanted: list[Vouched] = []
     contradicted: list[int] = []
     own = 0
-    actions = log.keys()
+    actions = log.actions()
     for key in dict.fromkeys(key for _, key in actions):
         runs = _of_key(key, log, policy)
         if not runs:

@@ -8,7 +8,6 @@ each item of one evaluation, an output of its run), and the file's own SHA-256, 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from store import canonical, tree
 from store.cas import Cas
 from store.digest import Digest
 from store.errors import DigestError
+from store.files import replace_file
 from store.local import LocalCas
 
 
@@ -56,8 +56,8 @@ def write(
     alloy["receipt"] = {"publications": [], "issuedAt": alloy["results"]["completedAt"], "ledger": receipt}
     out.mkdir(parents=True, exist_ok=True)
     alloy_path, attestations_path = places(recipe, out)
-    _write(attestations_path, b"".join(line + b"\n" for line in lines))
-    _write(alloy_path, json.dumps(alloy, indent=2, ensure_ascii=False).encode() + b"\n")
+    replace_file(attestations_path, b"".join(line + b"\n" for line in lines))
+    replace_file(alloy_path, json.dumps(alloy, indent=2, ensure_ascii=False).encode() + b"\n")
     return alloy_path, attestations_path
 
 
@@ -185,12 +185,3 @@ def _version() -> str:
     from importlib.metadata import version
 
     return version("alloy-ledger")
-
-
-def _write(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -134,6 +135,28 @@ def clone(source: int, target: int) -> bool:
         # Every reason (another device, no support, another system than Linux) has the same answer: some other way.
         return False
     return True
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Put bytes where a path is: aside, then by rename, so that a reader finds the old content or the new one, whole.
+
+    A file that was there keeps its mode. `durable`: the bytes outlast a power cut from the rename on; else the file may be empty after one.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        with aside.open("wb") as file:
+            if path.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sync_folder(path: str | Path) -> None:

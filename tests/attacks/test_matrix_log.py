@@ -16,7 +16,7 @@ from ledger.audit import audit_folder
 from ledger.cosign import Witness
 from ledger.errors import FrozenError, NoteError, ProofError, RewrittenError
 from ledger.git import REF
-from ledger.hub import HfHub
+from ledger.hf_hub import HfHub
 from ledger.locator import parse
 from ledger.log import REPOSITORY, Log
 from ledger.lookup import find
@@ -339,7 +339,7 @@ def test_attack_31_crash(tmp_path: Path, step: str, size: int) -> None:
     log = reopened(tmp_path)
     assert log.size == size
     assert verify_log(log, POLICY, full=True).exit_code == 0
-    keys = [key for _, key in log.keys()]  # noqa: SIM118 - not a dict
+    keys = [key for _, key in log.actions()]
     assert keys == [action.key for action, _ in chain_of_runs(5)[:size]], "no entry is lost, and none is there that was not signed"
     append_runs(log, chain_of_runs(6)[size:])
     assert log.size == 6

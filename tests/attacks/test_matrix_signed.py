@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -280,13 +279,12 @@ def test_attack_17_signature_malleability() -> None:
         raw = bytes.fromhex(group["publicKey"]["pk"])
         for case in group["tests"]:
             judged += 1
-            assert _accepts(lambda raw=raw: PublicKey(ED25519, raw), case) == (case["result"] == "valid"), case  # type: ignore[misc]
+            assert _accepts(ED25519, raw, case) == (case["result"] == "valid"), case
     for group in load("ecdsa-p256/wycheproof.json")["testGroups"]:
         point = bytes.fromhex(group["publicKey"]["uncompressed"])
         for case in group["tests"]:
             judged += 1
-            key = PublicKey(ECDSA_P256, bytes([2 | point[64] & 1]) + point[1:33])
-            assert _accepts(lambda key=key: key, case) == (case["result"] == "valid"), case  # type: ignore[misc]
+            assert _accepts(ECDSA_P256, bytes([2 | point[64] & 1]) + point[1:33], case) == (case["result"] == "valid"), case
     assert judged == 151 + 484
     # the malleable twin of a good signature: s plus the order of the group
     sig = ALICE.sign(b"message")
@@ -296,9 +294,9 @@ def test_attack_17_signature_malleability() -> None:
         ALICE.public.verify(twin, b"message")
 
 
-def _accepts(key: Callable[[], PublicKey], case: dict[str, str]) -> bool:
+def _accepts(algorithm: str, raw: bytes, case: dict[str, str]) -> bool:
     try:
-        key().verify(bytes.fromhex(case["sig"]), bytes.fromhex(case["msg"]))
+        PublicKey(algorithm, raw).verify(bytes.fromhex(case["sig"]), bytes.fromhex(case["msg"]))
     except (SignatureError, PublicKeyError):
         return False
     return True

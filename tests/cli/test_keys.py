@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from cli.workspace import Workspace
 from ledger import oms
@@ -28,9 +29,7 @@ def policy(desk: Desk) -> Policy:
 
 
 def ids(desk: Desk, kind: str, comment: str, passphrase: str = "") -> Path:
-    """A key of ssh-keygen's."""
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("ssh-keygen is not installed: no key of OpenSSH is imported here")
+    """A key of ssh-keygen's, which these tests need."""
     path = desk.root / f"id_{kind}"
     command = ["ssh-keygen", "-q", "-t", kind, "-b", "256", "-N", passphrase, "-C", comment, "-f", str(path)]
     subprocess.run(command, check=True)
@@ -62,13 +61,9 @@ def test_an_ssh_key_is_imported_and_signs(desk: Desk, monkeypatch: pytest.Monkey
     desk.ok("init", "--key", "mine")
     desk.ok("run", "recipe.yaml", "-j", "1")
     monkeypatch.delenv("LEDGER_PASSPHRASE")
-    pem = (
-        KeyStore(desk.root / "keys")
-        .load("mine", "sesame")
-        ._private.private_bytes(  # type: ignore[attr-defined]
-            *_pkcs8(b"sesame")
-        )
-    )
+    private = serialization.load_ssh_private_key(path.read_bytes(), b"sesame")
+    encrypted = serialization.BestAvailableEncryption(b"sesame")
+    pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encrypted)
     (desk.folder / "key.pem").write_bytes(pem)
     said = desk.type("key", "import", "again", "key.pem")
     assert (said.code, "give its passphrase" in said.err) == (1, True)
@@ -77,18 +72,10 @@ def test_an_ssh_key_is_imported_and_signs(desk: Desk, monkeypatch: pytest.Monkey
     assert desk.type("key", "import", "odd", "hello.txt").code == 1
 
 
-def _pkcs8(passphrase: bytes):  # type: ignore[no-untyped-def]
-    from cryptography.hazmat.primitives import serialization
-
-    return serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(passphrase)
-
-
 @pytest.fixture
 def agent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A machine with an ssh-agent that holds one Ed25519 and one P-256 key."""
     keys = [ids(desk, "ed25519", "me@laptop"), ids(desk, "ecdsa", "work key")]
-    if shutil.which("ssh-agent") is None:
-        pytest.skip("ssh-agent is not installed: nothing is signed by one here")
     running = subprocess.Popen(["ssh-agent", "-D", "-a", str(desk.root / "agent")], stdout=subprocess.DEVNULL)
     try:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(desk.root / "agent"))

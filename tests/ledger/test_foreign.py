@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> bytes:
     value = json.loads(path.read_bytes())
     change(value)
     return json.dumps(value, indent=2).encode()
+
+
+def _state_model_hash(stated: Digest, value: dict[str, Any]) -> None:
+    value["results"]["integrity"]["modelHash"] = str(stated)
 
 
 def verdicts(alloy: ForeignAlloy, **sources: Any) -> dict[str, str]:
@@ -164,7 +169,7 @@ def test_the_legacy_model_hash_is_recognised_over_the_bytes(tmp_path: Path) -> N
     assert legacy == Digest.of(b"onetwo")
     canonical = model_hash([(name, Digest.of(data)) for name, data in shards.items()])
     for stated, words in ((legacy, "legacy"), (canonical, "canonical")):
-        alloy = load(edited(FORGED, lambda value, stated=stated: value["results"]["integrity"].update(modelHash=str(stated))))  # type: ignore[misc]
+        alloy = load(edited(FORGED, partial(_state_model_hash, stated)))
         (claim,) = [claim for claim in hashes(alloy, folder=tmp_path) if claim.where.endswith("modelHash")]
         assert (claim.verdict, claim.why.split(",")[0], claim.by) == ("equal", words, "folder")
     assert verdicts(load(FORGED.read_bytes()), folder=tmp_path)["results.integrity.modelHash"] == "differs"

@@ -22,7 +22,7 @@ RUNS = chain_of_runs(9)
 
 def answers(log: Log) -> list[object]:
     """Everything that an index answers, through the log."""
-    said: list[object] = [log.size, log.head, [entry.commit for entry in log.entries()], log.keys(), log.subjects()]
+    said: list[object] = [log.size, log.head, [entry.commit for entry in log.entries()], log.actions(), log.subjects()]
     for action, outputs in RUNS:
         said += [log.lookup(action.key), log.by_subject(outputs["model"]), log.by_material(outputs["model"])]
     return [*said, log.inclusion_proofs(range(log.size))]

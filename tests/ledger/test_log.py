@@ -423,17 +423,20 @@ def _die_at(step: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("a killed process went on")
 
-    if step in ("write", "advance"):
-        setattr(git.Repository, step, die)
-    elif step == "link":
-        Path.hardlink_to = die  # type: ignore[method-assign]
-    elif step == "rename":
-        real = Path.rename
-        Path.rename = lambda self, target: die() if self.name.endswith(".lock") else real(self, target)  # type: ignore[method-assign]
-    elif step == "extend":
-        index.Index.extend = die  # type: ignore[method-assign]
-    else:
-        Memory.accept = die  # type: ignore[method-assign]
+    real = Path.rename
+
+    def die_over_a_lock(self: Path, target: Path) -> Path:
+        return die() if self.name.endswith(".lock") else real(self, target)
+
+    owner, name, instead = {
+        "write": (git.Repository, "write", die),
+        "advance": (git.Repository, "advance", die),
+        "link": (Path, "hardlink_to", die),
+        "rename": (Path, "rename", die_over_a_lock),
+        "extend": (index.Index, "extend", die),
+        "accept": (Memory, "accept", die),
+    }[step]
+    setattr(owner, name, instead)
 
 
 def test_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -40,6 +40,13 @@ def row(tier: str = "Q4_K_M", *, percent: float = 7.19, value: float = 48.57, **
     return replace(made, **changes)
 
 
+def differing(**changes: Any) -> Row:
+    """The same, with another paired difference to the base."""
+    made = row()
+    assert made.difference is not None
+    return replace(made, difference=replace(made.difference, **changes))
+
+
 def table(*rows: Row, **changes: Any) -> Table:
     made = Table(
         dataset="heldout.txt", digest=DIGEST, scored=14280, context=512, chunks=56, toolchains=("cyllama 0.2.18",), rows=rows or (row(),)

@@ -10,7 +10,7 @@ import pytest
 from stages.card import Result
 from stages.publish_checks import acceptance, complete, free_text, licence, metric_like, names
 from stages.publish_facts import Fault
-from tests.stages.test_card import FACTS, WHO, row, table
+from tests.stages.test_card import FACTS, WHO, differing, row, table
 
 
 def problems(faults: list[Fault]) -> list[str]:
@@ -27,7 +27,7 @@ def test_within_the_limit_means_the_whole_interval() -> None:
     """+7.19 % up to +9.19 is within +10 %; an estimate alone decides nothing."""
     assert acceptance(LIMIT, FACTS) == []
     assert acceptance({"perplexity": {"maxIncreasePct": 8}}, FACTS)[0].problem.endswith("does not settle it")
-    bare = replace(row(), difference=replace(row().difference, low=None, high=None))  # type: ignore[type-var]
+    bare = differing(low=None, high=None)
     assert acceptance(LIMIT, replace(FACTS, tables=(table(bare),)))[0].problem.endswith("does not settle it")
 
 
@@ -161,7 +161,7 @@ def test_versions_dates_names_and_plain_counts_are_none(text: str) -> None:
 )
 def test_an_attested_number_may_be_repeated_rounded(text: str) -> None:
     """With fewer digits, and in another unit of the same quantity."""
-    facts = replace(FACTS, tables=(table(replace(row(), difference=replace(row().difference, limit=10.0))),))  # type: ignore[type-var]
+    facts = replace(FACTS, tables=(table(differing(limit=10.0)),))
     assert free_text({"description": text}, facts) == []
 
 
