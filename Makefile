@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo dev browser test slow lint bench clean
+.PHONY: demo dev tools test slow lint bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,12 +20,12 @@ dev: $(VENV)/installed
 demo: dev ## install, then run the main job on the embedded default
 	$(BIN)/ledger run examples/tiny-moe/recipe.yaml
 
-# The tests of the verify page drive Debian's chromium. Where it is missing and may be installed, it is; else these tests fail and say what to do.
-browser:
-	-@test -x /usr/bin/chromium || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; } >/dev/null
+# Tests drive Debian's chromium and OpenSSH's ssh-keygen and ssh-agent. What is missing is installed where that may be done; else those tests fail.
+tools:
+	-@{ test -x /usr/bin/chromium && command -v ssh-keygen && command -v ssh-agent; } >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium openssh-client; } >/dev/null
 
-test: dev browser ## install, then pass the tests
+test: dev tools ## install, then pass the tests
 	$(BIN)/python -m pytest -q -m "not slow" store ledger stages cli tests
 
 slow: dev ## the proofs that take minutes

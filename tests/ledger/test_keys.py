@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import stat
 import subprocess
 from base64 import b64decode, b64encode
@@ -410,8 +409,6 @@ def test_a_p256_key_is_kept_like_the_other_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("passphrase", [None, "sesame"])
 def test_a_key_of_openssh_is_imported_with_its_encryption(tmp_path: Path, kind: str, passphrase: str | None) -> None:
     """Byte for byte, without asking for the passphrase, private here, and the source is left alone."""
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("ssh-keygen is not installed: no key of OpenSSH is imported here")
     command = ["ssh-keygen", "-q", "-t", kind, "-b", "256", "-N", passphrase or "", "-f", str(tmp_path / "id")]
     subprocess.run(command, check=True)
     store = KeyStore(tmp_path / "keys")
@@ -476,8 +473,6 @@ def test_an_ssh_public_key_has_one_form() -> None:
 
 def test_ssh_keygen_reads_our_files_and_we_read_its(tmp_path: Path) -> None:
     """Both ways, with and without a passphrase."""
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("ssh-keygen is not installed: key files are not compared with OpenSSH's here")
     store = KeyStore(tmp_path)
     for name, passphrase in (("plain", None), ("locked", "sesame")):
         signer = store.new(name, passphrase)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from base64 import b64decode, b64encode
 from pathlib import Path
@@ -30,11 +29,6 @@ P256 = PublicKey(
 )
 
 
-def needs_ssh_keygen() -> None:
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("ssh-keygen is not installed: signatures are not compared with OpenSSH's here")
-
-
 def by_ssh_keygen(key: Path, message: bytes, *options: str, namespace: str = "git") -> str:
     command = ["ssh-keygen", "-q", "-Y", "sign", *options, "-f", str(key), "-n", namespace]
     return subprocess.run(command, input=message, check=True, capture_output=True).stdout.decode()
@@ -52,7 +46,6 @@ def checked_by_ssh_keygen(folder: Path, armored: str, message: bytes, namespace:
 
 def test_our_signature_is_byte_for_byte_that_of_ssh_keygen(tmp_path: Path) -> None:
     """For git and for another namespace, for short, long and empty messages."""
-    needs_ssh_keygen()
     signer = KeyStore(tmp_path).new("alice", None)
     for message, namespace in ((MESSAGE, "git"), (b"", "git"), (b"x" * 100_000, "file")):
         assert sign(message, signer, namespace) == by_ssh_keygen(tmp_path / "alice", message, namespace=namespace)
@@ -60,7 +53,6 @@ def test_our_signature_is_byte_for_byte_that_of_ssh_keygen(tmp_path: Path) -> No
 
 def test_signatures_of_ssh_keygen_verify_here_with_both_hashes(tmp_path: Path) -> None:
     """SHA-512 is its default; SHA-256 by option; Ed25519 and ECDSA P-256."""
-    needs_ssh_keygen()
     signer = KeyStore(tmp_path).new("alice", None)
     pem = PRIVATE_P256.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
     (tmp_path / "p256").write_bytes(pem)
@@ -73,7 +65,6 @@ def test_signatures_of_ssh_keygen_verify_here_with_both_hashes(tmp_path: Path) -
 
 def test_ssh_keygen_accepts_ours_with_the_exported_allowed_signers(tmp_path: Path) -> None:
     """And refuses another message or namespace."""
-    needs_ssh_keygen()
     assert checked_by_ssh_keygen(tmp_path, ARMORED, MESSAGE)
     assert not checked_by_ssh_keygen(tmp_path, ARMORED, MESSAGE + b"x")
     assert not checked_by_ssh_keygen(tmp_path, sign(MESSAGE, ALICE, "file"), MESSAGE, "file")
@@ -148,7 +139,6 @@ def test_a_p256_key_signs_as_ssh_does(tmp_path: Path) -> None:
     for at in range(0, len(armored), 7):
         with pytest.raises(SignatureError):
             verify(MESSAGE, armored[:at] + chr(ord(armored[at]) ^ 1) + armored[at + 1 :], [P256])
-    needs_ssh_keygen()
     assert checked_by_ssh_keygen(tmp_path, armored, MESSAGE, who="p256")
     assert not checked_by_ssh_keygen(tmp_path, armored, MESSAGE + b"x", who="p256")
 
