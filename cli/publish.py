@@ -22,7 +22,7 @@ from cli.workspace import POLICY, Workspace, new_passphrase, open_here, refuse_f
 
 if TYPE_CHECKING:
     from ledger.cosign import Witness
-    from ledger.hub import HfHub
+    from ledger.hf_hub import HfHub
     from ledger.keys import Signer
     from stages.events import Event
     from stages.publish import Order, Plan, Publish
@@ -470,7 +470,7 @@ def _load(planned: Plan, workspace: Workspace, store: LocalCas, tools: Mapping[s
 
 
 def _hub() -> HfHub:
-    from ledger.hub import HfHub
+    from ledger.hf_hub import HfHub
 
     return HfHub()
 

@@ -90,7 +90,7 @@ def _is_bare(text: str) -> bool:
 
 def _located(text: str, expected: Expected | None, policy: Policy, workspace: Workspace | None, asked: Asked) -> Report:
     from ledger.errors import LocatorError
-    from ledger.hub import HfHub
+    from ledger.hf_hub import HfHub
     from ledger.locator import HubSource, parse
     from ledger.proof import Proof, is_packed
     from ledger.remote import Depth, audit_remote

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ledger.hub import HfHub, HubFile
+from ledger.hf_hub import HfHub
+from ledger.hub import HubFile
 from stages.errors import InputError
 from stages.stage import Context, Leaf, Outcome
 from store.digest import Digest

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger.errors import HubError
-from ledger.hub import HfHub, Listing, is_commit
+from ledger.hf_hub import HfHub
+from ledger.hub import Listing, is_commit
 from stages.errors import InputError
 from stages.stage import Context, Leaf, Outcome
 from store import canonical

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ledger import standing
-from ledger.hub import HfHub, Listing
+from ledger.hf_hub import HfHub
+from ledger.hub import Listing
 from ledger.log import Log
 from ledger.lookup import Hit, find, sift
 from ledger.policy import Policy

@@ -1,4 +1,4 @@
-"""A Hub on this machine: what huggingface_hub, `ledger.hub` and the verify page ask a Hub for, and a Hub that lies.
+"""A Hub on this machine: what huggingface_hub, `ledger.hf_hub` and the verify page ask a Hub for, and a Hub that lies.
 
 Routes, traps and lies are described in docs/loopback-hub.md. Repositories are git's own: a commit's id is the hash of a git commit
 over a git tree of blobs and LFS pointers. Everything is in memory, and times come from a counter, so the same pushes give the same ids.

@@ -51,7 +51,7 @@ def test_huggingface_hub_writes_it(hub: LoopbackHub, api: HfApi) -> None:
 
 
 def test_huggingface_hub_takes_wrong_bytes_for_good(hub: LoopbackHub, tmp_path: Path) -> None:
-    """Why `ledger.hub` hashes: bytes of the right size and the wrong content are downloaded without a word."""
+    """Why `ledger.hf_hub` hashes: bytes of the right size and the wrong content are downloaded without a word."""
     hub.put(REPO, FILES)
     hub.lies.wrong_bytes = {"model.safetensors"}
     got = Path(hf_hub_download(REPO, "model.safetensors", endpoint=hub.endpoint, cache_dir=tmp_path)).read_bytes()

@@ -15,7 +15,7 @@ from cli.targets import Asked, report_on
 from ledger import bundle, oms, qr
 from ledger.bundle import MAX_LINES, Bundle
 from ledger.errors import EnvelopeError, HubUnreachableError, QrError
-from ledger.hub import HfHub
+from ledger.hf_hub import HfHub
 from ledger.locator import parse
 from ledger.policy import Policy
 from ledger.proof import Proof
@@ -262,8 +262,8 @@ def test_an_answer_that_crawls(hub: LoopbackHub, made: Published, tmp_path: Path
     """A byte now and then is no answer, however large it may become: what arrived counts, not what may. Nor is one download for ever."""
     commit = hub.put(REPO, made.files)
     hub.lies.slow_s = 0.05
-    monkeypatch.setattr("ledger.hub._SLOWEST", 10**9)
-    monkeypatch.setattr("ledger.hub._PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr("ledger.hf_hub._SLOWEST", 10**9)
+    monkeypatch.setattr("ledger.hf_hub._PAUSES_S", (0.01, 0.01))
     ask = HfHub(silence_s=0.1)
     file = ask.listing(REPO).file(GGUF)
     with pytest.raises(HubUnreachableError, match="bytes a second"):

@@ -6,19 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from ledger import hub as module
+from ledger import hf_hub
+from ledger import hub as values
 from ledger.errors import HubError, HubMismatchError, HubNotFoundError
-from ledger.hub import HfHub, xet_hash
+from ledger.hf_hub import HfHub
+from ledger.hub import xet_hash
 from tests.cli.conftest import Desk
 from tests.hub import LoopbackHub
 from tests.stages.test_hub_model import FILES, REPO, SHARDS
 
 SHARD = next(iter(SHARDS))
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAUSES_S", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def recipe(desk: Desk, source: str) -> Path:
 
 def test_row_6_listing_that_never_ends(hub: LoopbackHub, desk: Desk, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read up to a bound, in the runner before anything is planned; nothing is recorded."""
-    monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr(hf_hub, "MAX_ANSWER_BYTES", 1 << 20)
     hub.lies.endless_listing = True
     said = desk.type("run", recipe(desk, REPO))
     assert (said.code, "has more than 1,048,576 bytes; no more is read" in said.err) == (1, True)
@@ -46,7 +43,7 @@ def test_row_6_listing_that_never_ends(hub: LoopbackHub, desk: Desk, head: str, 
 
 def test_row_6_listing_of_too_many_files(hub: LoopbackHub, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than a tree may hold are refused, however short their names."""
-    monkeypatch.setattr(module, "MAX_FILES", 5)
+    monkeypatch.setattr(values, "MAX_FILES", 5)
     with pytest.raises(HubError, match=r"lists \d+ files; at most 5 are taken"):
         HfHub().listing(REPO)
 

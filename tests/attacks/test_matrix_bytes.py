@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger import dsse
-from ledger import hub as hub_module
+from ledger import dsse, hf_hub
 from ledger.errors import HubError, HubMismatchError, HubNotFoundError, SignatureError, StatementError
-from ledger.hub import HfHub
+from ledger.hf_hub import HfHub
 from ledger.locator import parse
 from ledger.log import Log
 from ledger.lookup import find
@@ -56,7 +55,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Published:
 
 @pytest.fixture
 def published(hub: LoopbackHub, made: Published, monkeypatch: pytest.MonkeyPatch) -> Published:
-    monkeypatch.setattr(hub_module, "_PAUSES_S", (0.0, 0.0))
     hub.put(REPO, made.files)
     return made
 
@@ -111,7 +109,7 @@ def test_attack_06_endless_data(tmp_path: Path, hub: LoopbackHub, published: Pub
         Policy.load(tmp_path / "policy.yaml")
     control = audit()
     assert control.exit_code == 0
-    monkeypatch.setattr(hub_module, "MAX_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr(hf_hub, "MAX_ANSWER_BYTES", 1 << 20)
     hub.lies.endless_listing = True
     with pytest.raises(HubError, match="no more is read"):
         audit()

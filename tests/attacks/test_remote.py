@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.hub import HfHub
+from ledger.hf_hub import HfHub
 from ledger.locator import parse
 from ledger.policy import Policy
 from ledger.remote import Depth, audit_remote

@@ -16,7 +16,8 @@ import pytest
 from cli.main import main
 from ledger import oms, qr
 from ledger.alloy import recipe_hash, records
-from ledger.hub import HfHub, Listing, git_blob_oid
+from ledger.hf_hub import HfHub
+from ledger.hub import Listing, git_blob_oid
 from ledger.keys import ECDSA_P256, KeyStore
 from ledger.log import Log
 from ledger.policy import Policy

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ledger.errors import HubError, HubMismatchError, HubNotFoundError, HubUnreachableError, LocatorError
-from ledger.hub import HfHub
+from ledger.hf_hub import HfHub
 from ledger.locator import parse
 from ledger.policy import Policy
 from ledger.publication import Publication
