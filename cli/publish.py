@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.errors import FAILED, CliError, UsageError
-from cli.names import latest_run, runs
 from cli.options import PATH, common
 from cli.output import Output, many, place, short, size, table
+from cli.preview import is_preview, write_preview
+from cli.publish_source import Source, find_source, locate
 from cli.workspace import POLICY, Workspace, new_passphrase, open_here, refuse_foreign, unlock
 
 if TYPE_CHECKING:
     from ledger.cosign import Witness
     from ledger.hf_hub import HfHub
     from ledger.keys import Signer
+    from ledger.lookup import Hit
     from stages.events import Event
-    from stages.publish import Order, Plan, Publish
-    from stages.publish_facts import Fault
-    from stages.publish_release import Outcome, Release
-    from store.digest import Digest
+    from stages.publish import Publish
+    from stages.publish_commit import Outcome
+    from stages.publish_evidence import Fault
+    from stages.publish_plan import Order, Plan
+    from stages.publish_release import Release
+    from stages.stage import Leaf
+    from store.actions import Action
     from store.local import LocalCas
-
-RECORDS = "eval/"
-"""Where the records of evaluations are, as the alloy names them."""
 
 _CHECKS = (
     ("bytes", "every file here hashes to what is attested"),
@@ -90,7 +90,7 @@ def publish(
     refused, 3 when the Hub lists something else than was sent.
     """
     from ledger.locator import VERIFY_PAGE
-    from stages.publish import Order
+    from stages.publish_plan import Order
 
     output = Output(json=json)
     workspace = open_here(ledger)
@@ -111,101 +111,6 @@ def publish(
     if dry_run:
         return _preview(workspace, source, order, preview, tools, hub, output)
     return _publish(workspace, source, order, tools, workspace.signer(key), _model_signer(model_key), private, hub, output)
-
-
-# --- what is meant -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What is published: an alloy, and where its files are.
-
-    Attributes:
-        path: of the alloy. folder: an exported folder; None for files of the store.
-    """
-
-    alloy: Mapping[str, Any]
-    path: Path
-    folder: Path | None
-
-    def stage(self) -> Publish | None:
-        """The recipe's last `publish` stage."""
-        from stages.publish import Publish
-        from stages.stage import spec_from_json
-
-        stages = self.alloy.get("stages")
-        found = [one for one in stages if isinstance(one, dict) and one.get("type") == "publish"] if isinstance(stages, list) else []
-        if not found:
-            return None
-        keys = {
-            "org": "org",
-            "repoNameTemplate": "repo_name_template",
-            "includeAlloy": "include_alloy",
-            "tags": "tags",
-            "private": "private",
-        }
-        keys["cardFromBenchmarks"] = "card_from_benchmarks"
-        return spec_from_json(Publish, {keys[key]: value for key, value in found[-1].items() if key in keys})
-
-
-def find_source(workspace: Workspace, target: str) -> Source:
-    """The alloy and the files that a person means by a recipe's name, an alloy file, or an exported folder.
-
-    Raises:
-        UsageError: it names none of them. CliError: the alloy is not where the run left it.
-    """
-    path = Path(target)
-    if path.is_dir():
-        inside = sorted(path.glob("*.alloy.json"))
-        if len(inside) > 1:
-            raise UsageError(f"{place(path)} holds {len(inside)} alloys; name the one that is meant")
-        alloy = inside[0] if inside else _made_it(workspace, path)
-        return Source(_read(alloy), alloy, path)
-    if path.name.endswith(".alloy.json"):
-        return Source(_read(path), path, None)
-    run = latest_run(workspace.folder, target)
-    if run is None:
-        names = ", ".join(sorted({run.recipe for run in runs(workspace.folder) if run.outputs})) or "none yet"
-        raise UsageError(f"{target!r} is no finished recipe here, no alloy and no folder; finished: {names}")
-    return Source(_read(_left(run.alloy, target)), _left(run.alloy, target), None)
-
-
-def _left(alloy: Path | None, recipe: str) -> Path:
-    if alloy is None or not alloy.exists():
-        raise CliError(f"the alloy of {recipe} is not where its run left it ({alloy}); run the recipe again: nothing is done twice")
-    return alloy
-
-
-def _made_it(workspace: Workspace, folder: Path) -> Path:
-    """The alloy of the latest run that made what lies in a folder, told by the bytes."""
-    from cli.names import deliverables
-    from store import files, tree
-    from store.errors import StoreError
-
-    here = {files.hash_file(path)[0] for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()}
-    for run in reversed(runs(workspace.folder)):
-        try:
-            made = list(deliverables(run).values()) if run.outputs else []
-            parts = {
-                item.digest
-                for digest in made
-                if tree.is_tree(workspace.store, digest)
-                for item in tree.load(workspace.store, digest).entries
-            }
-        except StoreError:
-            continue
-        if here & ({*made} | parts):
-            return _left(run.alloy, run.recipe)
-    raise UsageError(f"no run here made what lies in {place(folder)}; publish by the recipe's name, or put its alloy into the folder")
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    from store import canonical, files
-
-    value = canonical.loads(files.read_small(path, 64 * 2**20))
-    if not isinstance(value, dict):
-        raise CliError(f"{place(path)} is no alloy: it is not a JSON object")
-    return value
 
 
 def _repo(to: str | None, stage: Publish | None, alloy: Mapping[str, Any], variant: str | None) -> str:
@@ -279,13 +184,15 @@ def _preview(
     workspace: Workspace, source: Source, order: Order, folder: Path | None, tools: Mapping[str, str], hub: HfHub, output: Output
 ) -> int:
     from ledger import lookup
-    from stages import publish as stage
+    from stages import publish_plan as stage
     from stages.executor import worker_variables
-    from stages.publish_release import look, outdated, preview, previewable
+    from stages.publish_commit import look, outdated
+    from stages.publish_load import load_apart
+    from stages.publish_release import preview, previewable
 
     store, log = workspace.store, workspace.log
     shown = folder or Path(f"{source.alloy.get('name', 'model')}-preview")
-    if os.path.lexists(shown) and not _is_preview(shown):
+    if os.path.lexists(shown) and not is_preview(shown):
         raise CliError(
             f"{place(shown)} is there already and is no preview as it was made here; nothing was written. "
             "Delete it, or name a folder that is not there: --preview DIR"
@@ -295,18 +202,18 @@ def _preview(
     scratch.mkdir(parents=True)
     try:
         planned = stage.plan(
-            order, source.alloy, log=log, store=store, policy=workspace.policy, locate=_locate(source, store, aside / "files")
+            order, source.alloy, log=log, store=store, policy=workspace.policy, locate=locate(source, store, aside / "files")
         )
         policy = planned.evidence.policy
         model = next((file.local.parent for file in planned.files if file.path == "config.json" and file.local is not None), None)
-        stage.load_apart(planned, lambda action: lookup.find(log, policy, action), model, worker_variables(1, tools))
+        load_apart(planned, lambda action: lookup.find(log, policy, action), model, worker_variables(1, tools))
         described = stage.describe(planned)
         listing, strange = look(planned, hub, store)
         planned.faults += strange
         if not previewable(planned):
             return _refused(planned, output, dry_run=True)
         made = preview(planned, described, store=store, scratch=scratch)
-        _write(made, aside / "repository")
+        write_preview(made, aside / "repository")
         if shown.exists():
             shown.rename(aside / "before")
         (aside / "repository").rename(shown)
@@ -324,70 +231,6 @@ def _preview(
     return 0
 
 
-_PREVIEW = ".ledger-preview.json"
-"""In a preview, what is in it: a preview that somebody worked on is not replaced."""
-
-
-def _is_preview(folder: Path) -> bool:
-    """Whether a folder is empty, or holds a preview exactly as it was written; weights are told by their size."""
-    from store import canonical, files
-    from store.errors import StoreError
-
-    if folder.is_symlink() or not folder.is_dir():
-        return False
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
-    marker = found.pop(_PREVIEW, None)
-    if marker is None:
-        return not found
-    try:
-        written = canonical.loads(files.read_small(marker, 2**24))
-        return isinstance(written, dict) and written == {
-            name: path.stat().st_size if isinstance(written.get(name), int) else str(files.hash_file(path)[0])
-            for name, path in found.items()
-        }
-    except (StoreError, OSError):
-        return False
-
-
-def _write(made: Release, folder: Path) -> None:
-    noted = {one.path: str(one.digest) if isinstance(one.content, bytes) else one.size for one in made.entries}
-    folder.mkdir()
-    (folder / _PREVIEW).write_text(json.dumps(noted))
-    for one in made.entries:
-        path = folder / one.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(one.content, bytes):
-            path.write_bytes(one.content)
-        else:
-            try:
-                os.link(one.content, path)
-            except OSError:
-                shutil.copyfile(one.content, path)
-
-
-def _locate(source: Source, store: LocalCas, aside: Path | None) -> Any:
-    """Where files are: in the exported folder; else in the store, from where they are put into `aside` if one is given.
-
-    The records of evaluations are in the store always: they are not exported.
-    """
-
-    def locate(name: str, digest: Digest) -> Path:
-        if source.folder is not None and not name.startswith(RECORDS):
-            # A folder of `ledger export` has the model in one of its own; what was downloaded has it at the top.
-            places = [source.folder / name, source.folder / name.partition("/")[2]] if "/" in name else [source.folder / name]
-            found = next((path for path in places if path.is_file()), None)
-            if found is None:
-                raise FileNotFoundError(places[0])
-            return found
-        if aside is None:
-            return store.path(digest)
-        (aside / name).parent.mkdir(parents=True, exist_ok=True)
-        store.place(digest, aside / name)
-        return aside / name
-
-    return locate
-
-
 # --- the publication -----------------------------------------------------------------------------------------------------------
 
 
@@ -402,13 +245,14 @@ def _publish(
     hub: HfHub,
     output: Output,
 ) -> int:
-    from stages import publish as stage
-    from stages.publish_facts import Fault
-    from stages.publish_release import held, look, outdated, publish, release
+    from stages import publish_plan as stage
+    from stages.publish_commit import held, look, outdated, publish
+    from stages.publish_evidence import Fault
+    from stages.publish_release import release
 
     refusal = hub.refusal(order.repo)  # before anything is signed
     store, log = workspace.writable_store, workspace.signing_log(signer)
-    planned = stage.plan(order, source.alloy, log=log, store=store, policy=workspace.policy, locate=_locate(source, store, None))
+    planned = stage.plan(order, source.alloy, log=log, store=store, policy=workspace.policy, locate=locate(source, store, None))
     if refusal:
         planned.faults.append(Fault("token", "token", f"it may not write to {order.repo}: {refusal}", f"{_TOKEN[0].upper()}{_TOKEN[1:]}"))
     if not any(fault.check in ("bytes", "statements", "token") for fault in planned.faults):
@@ -452,7 +296,7 @@ def _load(planned: Plan, workspace: Workspace, store: LocalCas, tools: Mapping[s
     from stages import events, leases, plugins, record
     from stages.executor import LocalExecutor
     from stages.graph import Resolution
-    from stages.publish import load
+    from stages.publish_load import load
     from stages.work import Work
 
     log, policy = planned.evidence.log, planned.evidence.policy
@@ -463,7 +307,10 @@ def _load(planned: Plan, workspace: Workspace, store: LocalCas, tools: Mapping[s
 
     resolution = Resolution(lambda name: plugins.load("stages", name), store)
     invocation = f"{planned.name}/publish-{record.utc(time.time())}-{os.getpid()}"
-    find = lambda action, leaf: lookup.find(log, policy, action)  # noqa: E731
+
+    def find(action: Action, leaf: Leaf) -> Hit | None:
+        return lookup.find(log, policy, action)
+
     work = Work(resolution, store, log, find, workspace.folder / "leases", tell, invocation)
     with leases.shared_with_gc(workspace.folder / "runs"):
         load(planned, work, lambda: LocalExecutor(workspace.folder, store.scratch(), jobs=1, threads=1, tools=tools))

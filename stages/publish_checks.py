@@ -16,9 +16,10 @@ from ledger import dsse, predicates
 from ledger.errors import VerificationError
 from ledger.lookup import Ignored
 from ledger.policy import Policy, Span
-from stages.card import Facts, Licence, Row, numbers, plain
+from stages.card_facts import Facts, Licence, Row, numbers
 from stages.import_model import TOKENIZERS, matches
-from stages.publish_facts import Fault
+from stages.markdown import plain
+from stages.publish_evidence import Fault
 from store.digest import Digest
 
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "license*", "COPYING*")

@@ -1,11 +1,8 @@
-"""Release a planned publication: sign it, make everything that is derived from it, commit once, compare what is there with what was meant.
+"""Release a planned publication: sign it, and make everything that is derived from it.
 
 The order is: alloy (lists every file that is loaded, by hash) -> `released` statement about the alloy -> its proof -> QR codes -> card ->
-`model.sig` over all of it -> one commit -> the listing is read back and compared -> `published` statement. Nothing refers to what is made
-after it, so every hash is of something finished.
-
-A kill between any two steps leaves the repository at its old commit or at the new one. Running again finds the release that was signed,
-makes the same documents from it, and commits them or sees that they are there.
+`model.sig` over all of it; then `stages.publish_commit` brings it to the Hub. Nothing refers to what is made after it, so every hash is of
+something finished. Running again finds the release that was signed, and makes the same documents from it.
 """
 
 from __future__ import annotations
@@ -17,36 +14,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ledger import chunks, cosign, hub, inventory, locator, oms, publication, qr
+from ledger import chunks, cosign, hub, inventory, locator, lookup, oms, publication, qr
 from ledger.alloy import WEIGHTS, file_hashes, model_hash
-from ledger.errors import HubMismatchError, HubNotFoundError, QrError, VerificationError
-from ledger.hub import HubFile, Listing
+from ledger.errors import QrError
+from ledger.hub import HubFile
 from ledger.lookup import Trusted
 from ledger.proof import Proof
 from ledger.publication import PUBLICATION, PUBLISHED, RELEASED, Publication
 from stages import card, pictures, publish_facts, record, results
+from stages.card_facts import Facts
 from stages.pictures import Bar
-from stages.publish import Plan, gather, keys_of
-from stages.publish_facts import Fault
+from stages.publish_evidence import Evidence
+from stages.publish_plan import Plan, gather, keys_of
 from store import canonical
 from store.digest import Digest
 from store.errors import CanonicalError, NotFoundError
 
 if TYPE_CHECKING:
     from ledger.cosign import Witness
-    from ledger.hub import Hub
     from ledger.keys import PublicKey, Signer
     from ledger.log import Log
     from store.local import LocalCas
 
 Content = Path | bytes
 Clock = Callable[[], float]
-
-_KEPT = (".gitattributes",)
-"""What the Hub itself puts into a repository."""
-
-_MAX_FOREIGN = 8
-_MAX_PROOF_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +150,8 @@ def alloy_bytes(planned: Plan, *, store: LocalCas, scratch: Path, when: str, ear
     return json.dumps(alloy, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _finished(evidence: publish_facts.Evidence, key: Digest) -> str:
+def _finished(evidence: Evidence, key: Digest) -> str:
     """When a trusted run of an action was finished, by its statement."""
-    from ledger import lookup
-
     for one in lookup.sift(evidence.log.lookup(key), evidence.policy)[0]:
         details = one.statement.predicate.get("runDetails")
         metadata = details.get("metadata") if isinstance(details, Mapping) else None
@@ -186,7 +175,7 @@ def core(alloy: Mapping[str, Any]) -> Any:
     ]
 
 
-def _earlier(planned: Plan, store: LocalCas) -> tuple[list[Mapping[str, Any]], list[tuple[Trusted, Publication, Any]]]:
+def history(planned: Plan, store: LocalCas) -> tuple[list[Mapping[str, Any]], list[tuple[Trusted, Publication, Any]]]:
     """The publications that happened before, as receipts name them; and every trusted release to this place whose alloy is here."""
     evidence = planned.evidence
     statements = publication.counting(evidence.log.by_type(PUBLICATION), evidence.policy)
@@ -218,7 +207,7 @@ def _earlier(planned: Plan, store: LocalCas) -> tuple[list[Mapping[str, Any]], l
 
 def release(
     planned: Plan,
-    facts: card.Facts,
+    facts: Facts,
     *,
     store: LocalCas,
     scratch: Path,
@@ -245,17 +234,17 @@ def release(
         _cosign(log, witnesses)
         gather(planned)
     name = f"{planned.stem}{inventory.ALLOY}"
-    earlier, before = _earlier(planned, store)
+    earlier, before = history(planned, store)
     when = record.utc(clock())
     data = alloy_bytes(planned, store=store, scratch=scratch, when=when, earlier=earlier)
-    wanted = core(canonical.loads(data))
-    same = next(((one, said) for one, said, alloy in reversed(before) if core(alloy) == wanted and said.alloy[0] == name), None)
+    alloy = canonical.loads(data)
+    wanted = core(alloy)
+    same = next(((one, said) for one, said, held in reversed(before) if core(held) == wanted and said.alloy[0] == name), None)
     if same is not None:
         number, digest = same[0].entry.number, same[1].alloy[1]
         data = store.read(digest)
     else:
         digest = store.put(data)
-        alloy = canonical.loads(data)
         statement = Publication(
             event=RELEASED,
             target=f"hf:{planned.order.repo}",
@@ -282,17 +271,17 @@ def previewable(planned: Plan) -> bool:
     known = all(one.check not in ("bytes", "statements") for one in planned.faults)
     here = {file.path for file in planned.files if file.local is not None}
     named = any(file.path.endswith(WEIGHTS) for file in planned.files) and len(here) == len(planned.files)
-    return known and named and here.isdisjoint({"README.md"} | _derived(planned.stem)) and not any(_is_picture(path) for path in here)
+    return known and named and here.isdisjoint({"README.md"} | derived(planned.stem)) and not any(is_picture(path) for path in here)
 
 
-def preview(planned: Plan, facts: card.Facts, *, store: LocalCas, scratch: Path, clock: Clock = time.time) -> Release:
+def preview(planned: Plan, facts: Facts, *, store: LocalCas, scratch: Path, clock: Clock = time.time) -> Release:
     """The same without signing anything: no release, so neither its proof nor `model.sig`."""
-    earlier, _ = _earlier(planned, store)
+    earlier, _ = history(planned, store)
     data = alloy_bytes(planned, store=store, scratch=scratch, when=record.utc(clock()), earlier=earlier)
     return _documents(planned, facts, data, None, None)
 
 
-def _documents(planned: Plan, facts: card.Facts, alloy: bytes, proof: Proof | None, model_signer: Signer | None) -> Release:
+def _documents(planned: Plan, facts: Facts, alloy: bytes, proof: Proof | None, model_signer: Signer | None) -> Release:
     """Every file of the repository, made from the alloy and the proof of its release."""
     stem, page = planned.stem, planned.order.page
     name, digest = f"{stem}{inventory.ALLOY}", Digest.of(alloy)
@@ -307,7 +296,7 @@ def _documents(planned: Plan, facts: card.Facts, alloy: bytes, proof: Proof | No
         made[stem + chunks.ENDING] = planned.chunks
     if proof is not None:
         made[stem + inventory.PROOF] = proof.to_text()
-        packed = _proof_qr(proof, page)
+        packed = proof_qr(proof, page)
         if packed is not None:
             made[card.PROOF_QR] = packed
     drawn = draw(planned, facts)
@@ -342,14 +331,15 @@ def _documents(planned: Plan, facts: card.Facts, alloy: bytes, proof: Proof | No
     )
 
 
-def _proof_qr(proof: Proof, page: str) -> bytes | None:
+def proof_qr(proof: Proof, page: str) -> bytes | None:
+    """The picture that holds the whole proof; None when it is too long for one."""
     try:
         return qr.png(proof.to_qr(page))
     except QrError:
         return None  # many witnesses: the proof is beside the alloy all the same
 
 
-def draw(planned: Plan, facts: card.Facts) -> dict[str, tuple[str, str]]:
+def draw(planned: Plan, facts: Facts) -> dict[str, tuple[str, str]]:
     """Path -> (SVG, what it shows) of the pictures that there are numbers for."""
     drawn: dict[str, tuple[str, str]] = {}
     for number, table in enumerate(facts.tables):
@@ -377,194 +367,12 @@ def draw(planned: Plan, facts: card.Facts) -> dict[str, tuple[str, str]]:
     return drawn
 
 
-# --- the commit ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a publication came to.
-
-    Attributes:
-        commit: the repository is at. changed: whether this run made it. created: whether the repository is new.
-        compared: how many files were compared. number: entry of the statement that it was published.
-    """
-
-    commit: str
-    changed: bool
-    created: bool
-    compared: int
-    number: int
-
-
-def look(planned: Plan, place: Hub, store: LocalCas) -> tuple[Listing | None, list[Fault]]:
-    """What is in the repository now (None: there is none), and the fault that others have put files there.
-
-    Raises:
-        HubError: the Hub gives no answer that can be used.
-    """
-    try:
-        listing = place.listing(planned.order.repo)
-    except HubNotFoundError:
-        return None, []
-    ours = {file.path for file in planned.files} | {"README.md"} | _derived(planned.stem)
-    _, before = _earlier(planned, store)
-    for _, said, alloy in before:
-        ours |= _derived(said.alloy[0].removesuffix(inventory.ALLOY))
-        ours |= {str(item.get("filename")) for item in alloy["results"]["integrity"]["fileHashes"]}
-    strange = [file.path for file in listing.files if file.path not in ours and file.path not in _KEPT and not _is_picture(file.path)]
-    if not strange:
-        return listing, []
-    shown = ", ".join(strange[:_MAX_FOREIGN]) + (f" and {len(strange) - _MAX_FOREIGN} more" if len(strange) > _MAX_FOREIGN else "")
-    hint = "Delete them on the Hub, or publish to a repository of its own: a publication vouches for every file beside it"
-    return listing, [Fault("repository", listing.repo, f"it holds files that are not of this publication: {shown}", hint)]
-
-
-def _derived(stem: str) -> set[str]:
+def derived(stem: str) -> set[str]:
     """What a publication makes itself, but for pictures."""
     endings = (inventory.ALLOY, inventory.ATTESTATIONS, inventory.PROOF, chunks.ENDING)
     return {stem + ending for ending in endings} | {inventory.SIGNATURE, card.PROOF_QR, card.VERIFY_QR}
 
 
-def _is_picture(path: str) -> bool:
+def is_picture(path: str) -> bool:
+    """Whether a file is one that `draw` makes, by its path."""
     return path.startswith("assets/") and path.endswith(".svg") and path.count("/") == 1
-
-
-def outdated(made: Release, listing: Listing | None) -> tuple[str, ...]:
-    """Files of an earlier publication that are no part of this one; they are deleted in the same commit."""
-    paths = {one.path for one in made.entries} | set(_KEPT)
-    if made.number is None:  # a preview has not what needs a signature; the publication will
-        paths |= {inventory.SIGNATURE, card.PROOF_QR, made.plan.stem + inventory.PROOF}
-    return tuple(file.path for file in listing.files if file.path not in paths) if listing is not None else ()
-
-
-def held(made: Release, listing: Listing, place: Hub) -> Release | None:
-    """The release as the repository holds it already; None when it does not, or not exactly.
-
-    What is signed anew each time (`model.sig`), and what grows with the log (the proof, its QR), counts when it is valid for this release,
-    and is given as it is there.
-    """
-    listed = {file.path: file for file in listing.files if file.path not in _KEPT}
-    own = {one.path: one for one in made.entries}
-    proof_path = made.plan.stem + inventory.PROOF
-    loose = {inventory.SIGNATURE, proof_path, card.PROOF_QR}
-    if set(listed) != set(own) or any(one.differs(listed[path]) for path, one in own.items() if path not in loose):
-        return None
-    try:
-        data = place.read(listing.repo, listing.commit, proof_path, limit=_MAX_PROOF_BYTES)
-        proof = Proof.from_text(data)
-        if made.proof is None or (proof.envelope, proof.number) != (made.proof.envelope, made.proof.number):
-            return None
-        if any(row.status in ("failed", "unverified") for row in proof.check(made.plan.evidence.policy)):
-            return None
-        there = {path: one for path, one in own.items() if path != inventory.SIGNATURE}
-        there[proof_path] = _bytes(proof_path, data)
-        picture = _proof_qr(proof, made.plan.order.page)
-        if picture is not None:
-            there[card.PROOF_QR] = _bytes(card.PROOF_QR, picture)
-        if any(there[path].differs(listed[path]) for path in loose & set(there)):
-            return None
-        if made.model_key is not None:
-            bundle = place.read(listing.repo, listing.commit, inventory.SIGNATURE, limit=oms.MAX_BUNDLE_BYTES)
-            if dict(oms.verify(bundle, [made.model_key]).files) != {path: one.digest for path, one in there.items()}:
-                return None
-            there[inventory.SIGNATURE] = _bytes(inventory.SIGNATURE, bundle)
-    except (VerificationError, HubNotFoundError):
-        return None
-    return replace(made, entries=tuple(there[path] for path in sorted(there)), proof=proof)
-
-
-def _bytes(path: str, data: bytes) -> Entry:
-    return Entry(path, data, Digest.of(data), len(data))
-
-
-def publish(made: Release, place: Hub, listing: Listing | None, *, private: bool, there: bool = False, clock: Clock = time.time) -> Outcome:
-    """Make the repository hold this release: one commit, unless it does already; then read it back, compare, and state it.
-
-    Args:
-        made: signed.
-        place: where to.
-        listing: what `look` found, without a fault; a commit that was made since is refused.
-        there: the repository holds it already: it is what `held` gave.
-        private: of a repository that is made.
-        clock: seconds since the epoch.
-
-    Raises:
-        HubConflictError: somebody else committed meanwhile; nothing was published.
-        HubMismatchError: the Hub lists something else than was sent. HubError: it gives no answer, or refuses.
-    """
-    repo = made.plan.order.repo
-    created = listing is None
-    if listing is None:
-        place.create(repo, private=private)
-        listing = place.listing(repo)
-    commit = listing.commit
-    changed = not there
-    if changed:
-        message = f"{made.plan.name} {made.plan.version}: {made.alloy[1].short}"
-        files = {one.path: one.content for one in made.entries}
-        commit = place.commit(repo, files, parent=listing.commit, message=message, delete=outdated(made, listing))
-    already = None if changed else _stated(made, commit)
-    if already is not None:
-        return Outcome(commit=commit, changed=False, created=False, compared=len(made.entries), number=already)
-    compared = len(made.entries) if not changed else compare(made, place, commit)
-    alloy = canonical.loads(made.entry(made.alloy[0]).bytes())
-    said = Publication(
-        event=PUBLISHED,
-        target=f"hf:{repo}",
-        name=made.plan.name,
-        version=made.plan.version,
-        alloy=made.alloy,
-        recipe_hash=Digest.parse(alloy["recipeHash"]) if "recipeHash" in alloy else None,
-        model_hash=Digest.parse(alloy["results"]["integrity"]["modelHash"]),
-        revision=commit,
-        url=made.plan.url,
-        files=compared,
-        compared_on=record.utc(clock()),
-    )
-    number = made.plan.evidence.log.append([said.payload()], [said.line()])[0].number
-    return Outcome(commit=commit, changed=changed, created=created, compared=compared, number=number)
-
-
-def _stated(made: Release, commit: str) -> int | None:
-    """The entry that says that this release was published as this commit."""
-    log = made.plan.evidence.log
-    for one, said in publication.counting(log.by_subject(made.alloy[1]), made.plan.evidence.policy):
-        if said.event == PUBLISHED and said.target == f"hf:{made.plan.order.repo}" and said.revision == commit:
-            return one.entry.number
-    return None
-
-
-def compare(made: Release, place: Hub, commit: str) -> int:
-    """Read the listing of a commit back and compare every file: size, SHA-256, git id, and the Xet hash where the Hub gives one.
-
-    Returns:
-        how many files were compared.
-
-    Raises:
-        HubMismatchError: naming the first file that differs, with expected and got, and how many more do.
-        HubError: the Hub gives no answer that can be used.
-    """
-    repo = made.plan.order.repo
-    listing = place.listing(repo, commit)
-    listed = {file.path: file for file in listing.files}
-    stored = [path for path, file in listed.items() if file.sha256 is not None and path in {one.path for one in made.entries}]
-    xets = place.xet(repo, commit, stored) if stored else {}
-    wrong: list[tuple[str, str]] = []
-    for one in made.entries:
-        file = listed.get(one.path)
-        if file is not None and one.path in xets:
-            file = replace(file, xet=xets[one.path])
-        if problem := one.differs(file):
-            wrong.append((one.path, problem))
-    extra = sorted(set(listed) - {one.path for one in made.entries} - set(_KEPT))
-    wrong += [(path, "expected no such file") for path in extra]
-    if wrong:
-        path, problem = wrong[0]
-        more = f"; {len(wrong) - 1} more files differ: {', '.join(name for name, _ in wrong[1:6])}" if len(wrong) > 1 else ""
-        raise HubMismatchError(
-            f"{repo} at commit {commit} does not hold what was sent: {path}: {problem}{more}. It is not stated as published. "
-            "Publish again; if it stays so, the Hub, or something between, changes files",
-            expected=problem,
-            got=path,
-        )
-    return len(made.entries)

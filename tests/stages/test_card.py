@@ -12,7 +12,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from stages import card
-from stages.card import Base, Difference, Facts, File, Licence, Loads, Measured, Result, Row, Source, Step, Table
+from stages.card_facts import Base, Difference, Facts, File, Licence, Loads, Measured, Result, Row, Source, Step, Table
 
 WHO = Source(entry=93, signers=("alice",))
 DIGEST = "f6" * 32
@@ -371,17 +371,3 @@ def test_a_hostile_table_cell_adds_no_cell() -> None:
     for line in lines:
         unescaped = re.sub(r"\\\|", "", line)
         assert unescaped.count("|") in (3, 4, 7, 9), line
-
-
-def test_the_author_s_words_are_shown_as_they_are() -> None:
-    """Escaping changes nothing that a reader sees."""
-    words = "Keeps 6 of 8 experts * uses_snake_case & <tags>, see #4 [1] (2)."
-    body = MarkdownIt("commonmark").render(card.md(words))
-    assert body == "<p>" + words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") + "</p>\n"
-
-
-@pytest.mark.parametrize("text", ["1. one", "- dash", "= rule", "+ plus", "# head", "> quote", "***", "    code", "1) one"])
-def test_no_first_character_makes_a_block(text: str) -> None:
-    """A text that begins like a list, a rule, a heading or a quote is a paragraph."""
-    kinds = {token.type for token in MarkdownIt("commonmark").parse(card.md(text))}
-    assert kinds == {"paragraph_open", "inline", "paragraph_close"}

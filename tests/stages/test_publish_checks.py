@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from stages.card import Result
+from stages.card_facts import Result
 from stages.publish_checks import acceptance, complete, free_text, licence, metric_like, names
-from stages.publish_facts import Fault
+from stages.publish_evidence import Fault
 from tests.stages.test_card import FACTS, WHO, differing, row, table
 
 

@@ -9,7 +9,8 @@ from ledger.memory import Memory
 from ledger.predicates import EVALUATION
 from ledger.statement import make
 from ledger.testing import UnsafeSigner, run_payload, unsafe_log, unsafe_policy
-from stages.publish_facts import Chosen, Evidence, base, loss_points, results, sentence, steps, tables
+from stages.publish_evidence import Chosen, Evidence
+from stages.publish_facts import base, count_words, datasets_of, loss_points, results, sentence, steps, tables
 from store import canonical
 from store.actions import Action
 from store.digest import Digest
@@ -139,3 +140,10 @@ def test_what_else_was_measured_on_the_text_stands_beside_it(tmp_path: Path) -> 
         ("", "unigram, fitted to prose", 817.5),
     ]
     assert evidence.faults == []
+
+
+def test_large_counts_and_datasets_have_words() -> None:
+    """Parameters for people; a dataset by the last part of its path."""
+    assert count_words(999_999) == "999,999"
+    text = Digest.of(b"a")
+    assert datasets_of({"corpus/heldout.txt": str(text)}) == {text.hex: "heldout.txt"}
