@@ -42,7 +42,8 @@ def key() -> None:
 @debug_option
 def new(name: str, kind: str, passphrase: bool, json: bool) -> int:
     """Make a key, in a file that ssh tools read too. An existing key is never replaced."""
-    from ledger.keys import ECDSA_P256, ED25519, KeyStore
+    from ledger.key_store import KeyStore
+    from ledger.keys import ECDSA_P256, ED25519
 
     keys = KeyStore.default()
     signer = keys.new(name, new_passphrase(ask=passphrase), ED25519 if kind == "ed25519" else ECDSA_P256)
@@ -63,7 +64,7 @@ def import_(name: str, file: Path, json: bool) -> int:
     It stays encrypted as it is. A key in an ssh-agent needs no import: name it, --key ssh-agent:COMMENT.
     """
     from ledger.errors import PassphraseError
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
     from store import files
 
     keys = KeyStore.default()
@@ -82,7 +83,8 @@ def import_(name: str, file: Path, json: bool) -> int:
 @common
 def list_(ledger: Path | None, json: bool) -> int:
     """Your private keys, those in your ssh-agent, and the public keys that the policy here names. Needs no passphrase."""
-    from ledger.keys import KeyStore, fingerprint
+    from ledger.key_store import KeyStore
+    from ledger.openssh import fingerprint
 
     output = Output(json=json)
     keys = KeyStore.default()
@@ -165,7 +167,7 @@ def export(name: str | None, form: str, named: str | None, ledger: Path | None, 
     """
     from json import dumps
 
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
     from ledger.policy import Policy
 
     workspace = open_here(ledger) if find(ledger) is not None else None
@@ -213,7 +215,8 @@ def _for_readers(policy: Policy, name: str, public: PublicKey, named: str) -> Po
         UsageError: `named` cannot name a key.
     """
     from ledger import oms
-    from ledger.keys import ECDSA_P256, NAME, KeyStore
+    from ledger.key_store import KeyStore
+    from ledger.keys import ECDSA_P256, NAME
     from ledger.policy import Policy, Rule
 
     if not NAME.match(named):
@@ -238,7 +241,7 @@ def _for_readers(policy: Policy, name: str, public: PublicKey, named: str) -> Po
 
 def _exported(form: str, known: Mapping[str, PublicKey]) -> str:
     from ledger import oms
-    from ledger.keys import ssh_public_line
+    from ledger.openssh import ssh_public_line
     from ledger.sshsig import allowed_signers
 
     if form == "public":

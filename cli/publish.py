@@ -133,7 +133,8 @@ def _model_signer(name: str | None) -> Signer | None:
     Raises:
         UsageError: there are several, or the named one is of another kind.
     """
-    from ledger.keys import ECDSA_P256, KeyStore
+    from ledger.key_store import KeyStore
+    from ledger.keys import ECDSA_P256
 
     keys = KeyStore.default()
     own = [known for known, public, _ in keys.list() if public.algorithm == ECDSA_P256]
@@ -150,7 +151,8 @@ def _model_signer(name: str | None) -> Signer | None:
 def _new_model_signer(signer: Signer, workspace: Workspace, output: Output) -> Signer:
     """A new P-256 key, which the policy here trusts for `model.sig` alone."""
     from ledger import oms, policy_text
-    from ledger.keys import ECDSA_P256, KeyStore
+    from ledger.key_store import KeyStore
+    from ledger.keys import ECDSA_P256
     from ledger.policy import Rule
 
     keys = KeyStore.default()
@@ -167,7 +169,8 @@ def _new_model_signer(signer: Signer, workspace: Workspace, output: Output) -> S
 def _witnesses(workspace: Workspace) -> list[Witness]:
     """One's own keys among the witnesses that the policy here names."""
     from ledger.cosign import Witness
-    from ledger.keys import ED25519, KeyStore
+    from ledger.key_store import KeyStore
+    from ledger.keys import ED25519
     from ledger.memory import Memory
 
     policy, keys = workspace.policy, KeyStore.default()

@@ -113,7 +113,7 @@ _STATES = ("found", "to do", "not known yet")
 
 def _me(workspace: Workspace, signer: Signer | None = None) -> str:
     """What the policy here calls one's own key; it may be another name than the key file's."""
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
 
     own = {signer.public} if signer else {public for _, public, _ in KeyStore.default().list()}
     return next((name for name, public in workspace.policy.keys.items() if public in own), "")

@@ -193,7 +193,7 @@ def trust(
     the one on which the key came. Without --stages and --artifacts it counts for everything, and may sign logs.
     """
     from ledger import policy_text
-    from ledger.keys import fingerprint
+    from ledger.openssh import fingerprint
     from ledger.policy import Rule, Witnesses, age
 
     output = Output(json=json)
@@ -248,7 +248,7 @@ def _own(workspace: Workspace, name: str) -> tuple[Signer, str]:
         UsageError: it is nobody's here, or the policy does not name it.
     """
     from ledger.agent import PREFIX
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
 
     keys = KeyStore.default()
     held = {own: public for own, public, _ in keys.list()} | dict(agent_keys())
@@ -266,7 +266,7 @@ def _own(workspace: Workspace, name: str) -> tuple[Signer, str]:
 
 def _named(workspace: Workspace, name: str) -> tuple[str, PublicKey]:
     """A key of the policy, by its name there or by that of one's own key file."""
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
 
     policy = workspace.written
     if name in policy.keys:
@@ -280,7 +280,7 @@ def _named(workspace: Workspace, name: str) -> tuple[str, PublicKey]:
 
 def _teller(workspace: Workspace, called: str, public: PublicKey, name: str | None) -> Signer:
     """Who says that a key is revoked: another of one's own that goes on signing here, else the key itself."""
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
 
     if name is not None:
         return unlock(KeyStore.default(), name)
@@ -300,7 +300,7 @@ def _teller(workspace: Workspace, called: str, public: PublicKey, name: str | No
 def _successor(workspace: Workspace, old: Signer, called: str, named: str | None, *, encrypt: bool) -> Signer:
     """The key that takes over: one's own of that name, or a new one of the same kind."""
     from ledger.agent import PREFIX
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
 
     keys = KeyStore.default()
     held = {own: (public, locked) for own, public, locked in keys.list()}
@@ -316,7 +316,7 @@ def _successor(workspace: Workspace, old: Signer, called: str, named: str | None
 
 def _holder_of(workspace: Workspace, public: PublicKey | None, called: str, named: str | None) -> Signer:
     """One's own key that an earlier, interrupted rotation named."""
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
 
     held = [(own, key) for own, key, _ in KeyStore.default().list()] + agent_keys()
     name = next((own for own, key in held if key == public), None)
@@ -350,7 +350,9 @@ def _public(text: str) -> PublicKey:
     """
     from ledger.agent import PREFIX
     from ledger.errors import KeyFileError, PublicKeyError
-    from ledger.keys import KeyStore, PublicKey, ssh_public_text
+    from ledger.key_store import KeyStore
+    from ledger.keys import PublicKey
+    from ledger.openssh import ssh_public_text
     from store import files
 
     held = {own: public for own, public, _ in KeyStore.default().list()}

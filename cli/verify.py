@@ -136,7 +136,8 @@ def _refuse_idle(target: str | None, *, offline: bool, **other: object) -> None:
 def _summarise(report: Report, policy: Policy, workspace: Workspace | None, key: str | None, out: Path) -> None:
     """Write the report as a summary that the reader's own key signs."""
     from cli.workspace import unlock
-    from ledger.keys import ED25519, KeyStore
+    from ledger.key_store import KeyStore
+    from ledger.keys import ED25519
     from ledger.vsa import Summary
 
     if workspace is not None:
@@ -193,7 +194,7 @@ def _policy(file: Path | None, workspace: Workspace | None, target: str | None, 
 
 def _whose(workspace: Workspace) -> list[Row]:
     """A ledger that came from somebody else brings their policy, which trusts them."""
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
     from ledger.verify import Row
 
     own = {public for _, public, _ in KeyStore.default().list()} or {public for _, public in agent_keys()}

@@ -80,7 +80,8 @@ def _workspace(target: Path | None, ledger: Path | None) -> Workspace:
 
 
 def _signer(name: str | None) -> Signer:
-    from ledger.keys import ED25519, KeyStore
+    from ledger.key_store import KeyStore
+    from ledger.keys import ED25519
 
     keys = KeyStore.default()
     if name is None:

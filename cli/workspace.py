@@ -21,7 +21,8 @@ from cli.errors import CliError, NoLedgerError, UsageError
 from cli.output import place
 
 if TYPE_CHECKING:
-    from ledger.keys import KeyStore, PublicKey, Signer
+    from ledger.key_store import KeyStore
+    from ledger.keys import PublicKey, Signer
     from ledger.log import Log
     from ledger.policy import Policy
     from store.local import LocalCas
@@ -170,13 +171,13 @@ class Workspace:
             UsageError: there is none such, or more than one.
             PassphraseError: it is encrypted and the passphrase is missing or wrong.
         """
-        from ledger.keys import KeyStore
+        from ledger.key_store import KeyStore
 
         return unlock(KeyStore.default(), name if name is not None else self.own_key())
 
     def own_key(self) -> str:
         """The name of the key that signs here when none is named; as `signer`."""
-        from ledger.keys import KeyStore
+        from ledger.key_store import KeyStore
 
         keys = KeyStore.default()
         own = [(name, public) for name, public, _ in keys.list()]
@@ -198,7 +199,7 @@ class Workspace:
 
     def own_keys(self) -> list[tuple[str, PublicKey]]:
         """One's own keys with which this ledger goes on: those in files, else those of the ssh-agent."""
-        from ledger.keys import KeyStore
+        from ledger.key_store import KeyStore
 
         return self._signing((name, public) for name, public, _ in KeyStore.default().list()) or self._signing(agent_keys())
 
@@ -300,7 +301,7 @@ def create(named: Path | None, *, key: str | None, passphrase: Callable[[], str 
         UsageError: there are several keys to choose from.
     """
     from ledger.agent import PREFIX
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
     from ledger.log import Log, refuse_unfit
     from ledger.policy import Policy
 

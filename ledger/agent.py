@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledger.errors import KeyFileError, SignatureError
-from ledger.keys import ED25519, PublicKey, SshReader, ecdsa_from_ssh, fingerprint, ssh_public_blob, ssh_public_key, ssh_string
+from ledger.keys import ED25519, PublicKey
+from ledger.openssh import SshReader, ecdsa_from_ssh, fingerprint, ssh_public_blob, ssh_public_key, ssh_string
 
 PREFIX = "ssh-agent:"
 """Before a comment or a fingerprint, where a key can be named."""

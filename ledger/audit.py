@@ -41,9 +41,10 @@ from ledger.errors import (
     VerificationError,
 )
 from ledger.git import CHECKPOINT, ENVELOPE, Repository, parse_tree
-from ledger.keys import ED25519, PublicKey, SshReader
+from ledger.keys import ED25519, PublicKey
 from ledger.log import REPOSITORY, Log
 from ledger.memory import Memory
+from ledger.openssh import SshReader
 from ledger.policy import Policy, Span
 from ledger.report import Report, Row
 from ledger.tlog import Frontier, leaf_hash

@@ -14,17 +14,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 
 from ledger.errors import KeyFileError, SignatureError
-from ledger.keys import (
-    ED25519,
-    PublicKey,
-    Signer,
-    SshReader,
-    ecdsa_from_ssh,
-    ecdsa_to_ssh,
-    ssh_public_blob,
-    ssh_public_line,
-    ssh_string,
-)
+from ledger.keys import ED25519, PublicKey, Signer
+from ledger.openssh import SshReader, ecdsa_from_ssh, ecdsa_to_ssh, ssh_public_blob, ssh_public_line, ssh_string
 
 _BEGIN, _END = "-----BEGIN SSH SIGNATURE-----\n", "-----END SSH SIGNATURE-----\n"
 _WIDTH = 70

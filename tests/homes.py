@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ledger.keys import KeyStore
+from ledger.key_store import KeyStore
 from ledger.log import Log
 from ledger.policy import Policy
 from stages.events import Event

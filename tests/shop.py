@@ -15,7 +15,7 @@ from typing import Any
 
 from ledger import bundle, statement
 from ledger.alloy import recipe_hash
-from ledger.keys import KeyStore
+from ledger.key_store import KeyStore
 from ledger.log import Log
 from ledger.policy import Policy
 from ledger.predicates import EVALUATION

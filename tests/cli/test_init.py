@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.keys import KeyStore
+from ledger.key_store import KeyStore
 from ledger.policy import Policy
 from tests.cli.conftest import Desk
 

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives import serialization
 
 from cli.workspace import Workspace
 from ledger import oms
-from ledger.keys import KeyStore, ssh_public_text
+from ledger.key_store import KeyStore
 from ledger.log import Log
+from ledger.openssh import ssh_public_text
 from ledger.policy import Policy, Span, Witnesses
 from ledger.predicates import KeyEvent
 from ledger.testing import UnsafeSigner

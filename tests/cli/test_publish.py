@@ -18,7 +18,8 @@ from ledger import oms, qr
 from ledger.alloy import recipe_hash, records
 from ledger.hf_hub import HfHub
 from ledger.hub import Listing, git_blob_oid
-from ledger.keys import ECDSA_P256, KeyStore
+from ledger.key_store import KeyStore
+from ledger.keys import ECDSA_P256
 from ledger.log import Log
 from ledger.policy import Policy
 from ledger.predicates import KEY_EVENT, RUN, KeyEvent

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ledger.keys import KeyStore
+from ledger.key_store import KeyStore
 from ledger.log import Log
 from ledger.predicates import byproducts_of
 from ledger.testing import run_payload

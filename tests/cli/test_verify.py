@@ -147,7 +147,7 @@ def test_an_entry_of_an_untrusted_key_counts_for_nothing(done: Desk) -> None:
     done.ok("key", "new", "eve")
     (done.folder / "recipe.yaml").write_text((done.folder / "recipe.yaml").read_text().replace("marks: 3", "marks: 4"))
     done.ok("run", "recipe.yaml", "--key", "eve", "-j", "1") if False else None
-    from ledger.keys import KeyStore
+    from ledger.key_store import KeyStore
     from ledger.statement import make
 
     log = Log.open(done.ledger, signer=KeyStore(done.root / "keys").load("eve", None))

@@ -14,7 +14,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from ledger.keys import KeyStore
+from ledger.key_store import KeyStore
 from ledger.log import Log
 from ledger.memory import Memory
 from ledger.proof import Proof

@@ -12,9 +12,11 @@ from ledger import sshsig
 from ledger.audit import log_signers
 from ledger.errors import SignatureError
 from ledger.git import Repository
-from ledger.keys import KeyStore, PublicKey, ssh_public_text
+from ledger.key_store import KeyStore
+from ledger.keys import PublicKey
 from ledger.log import Log
 from ledger.memory import Memory
+from ledger.openssh import ssh_public_text
 from ledger.policy import Policy
 from ledger.testing import append_runs, chain_of_runs
 

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ledger import oms
 from ledger.errors import StatementError
-from ledger.keys import KeyStore, P256Signer
+from ledger.key_store import KeyStore
+from ledger.keys import P256Signer
 from store import tree
 from store.digest import Digest
 

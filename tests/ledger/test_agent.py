@@ -14,7 +14,7 @@ import pytest
 from ledger import dsse, sshsig
 from ledger.agent import Agent
 from ledger.errors import KeyFileError, SignatureError
-from ledger.keys import fingerprint, ssh_public_blob, ssh_public_text, ssh_string
+from ledger.openssh import fingerprint, ssh_public_blob, ssh_public_text, ssh_string
 from ledger.testing import UnsafeSigner
 
 ALICE = UnsafeSigner("alice")

@@ -9,8 +9,9 @@ import pytest
 
 from ledger import cosign, dsse, predicates, tlog
 from ledger.errors import UntrustedError
-from ledger.keys import PublicKey, ssh_public_line
+from ledger.keys import PublicKey
 from ledger.note import Checkpoint, key_hash, parse_note, sign_checkpoint, verify_note
+from ledger.openssh import ssh_public_line
 from ledger.policy import Policy, Witnesses
 from ledger.statement import Statement, make
 from ledger.testing import UnsafeSigner

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from ledger import sshsig
 from ledger.errors import SignatureError
-from ledger.keys import KeyStore, P256Signer, PublicKey, ssh_public_blob, ssh_string
+from ledger.key_store import KeyStore
+from ledger.keys import P256Signer, PublicKey
+from ledger.openssh import ssh_public_blob, ssh_string
 from ledger.sshsig import allowed_signers, sign, verify
 from ledger.testing import UnsafeSigner
 
