@@ -1,4 +1,4 @@
-"""What every test process starts with: one thread, no network, no progress bars of other libraries."""
+"""What every test process starts with: one thread, no network, no progress bars of other libraries; and what many tests share."""
 
 import os
 
@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.hub import TOKEN, LoopbackHub
+from tests.publications import made, published
+
+__all__ = ["hub", "made", "published"]
 
 # The example plug-in is found as a stranger's package is: by its .dist-info on the path, here and in worker processes.
 _EXAMPLE = str(Path(__file__).parent / "example_plugin")

@@ -252,9 +252,13 @@ class LoopbackHub:
         self._ticks += 1
         return 1_600_000_000 + self._ticks
 
-    def repo(self, name: str) -> _Repo | None:
-        """A repository, or None."""
-        return self._repos.get(name)
+    def has(self, repo: str) -> bool:
+        """Whether there is such a repository."""
+        return repo in self._repos
+
+    def repo(self, name: str) -> _Repo:
+        """A repository; KeyError where there is none of that name."""
+        return self._repos[name]
 
     def stored(self, sha256: str) -> bytes | None:
         """An uploaded object, or None."""
@@ -378,12 +382,12 @@ class _Handler(BaseHTTPRequestHandler):
         return self.headers.get("Authorization", "") == f"Bearer {TOKEN}"
 
     def _repo(self, name: str, *, write: bool = False) -> _Repo:
-        repo = self.hub.repo(self.hub.lies.renamed or name)
-        if repo is None or (repo.private and not self._allowed()):
+        name = self.hub.lies.renamed or name
+        if not self.hub.has(name) or (self.hub.repo(name).private and not self._allowed()):
             raise _Refusal(404 if self._allowed() else 401, "RepoNotFound", "Repository not found")
         if write and not self._allowed():
             raise _Refusal(403, "", "this token may not write here")
-        return repo
+        return self.hub.repo(name)
 
     def _commit(self, repo: _Repo, revision: str) -> _Commit:
         commit = repo.at("main" if self.hub.lies.moved_revision else revision)
@@ -541,7 +545,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{asked.get('organization') or 'loopback'}/{asked['name']}"
         if not self._allowed():
             raise _Refusal(401, "", "Invalid credentials in Authorization header")
-        if self.hub.repo(name) is not None:
+        if self.hub.has(name):
             return self._json({"error": "You already created this model repo", "url": f"{self.hub.endpoint}/{name}"}, 409)
         self.hub.create(name, private=asked.get("visibility") == "private" or asked.get("private") is True)
         self._json({"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name})

@@ -11,23 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
 from ledger import bundle, oms, statement
 from ledger.alloy import file_hashes, model_hash
 from ledger.chunks import CHUNK_BYTES, chunks_of
+from ledger.hf_hub import HfHub
 from ledger.keys import P256Signer
+from ledger.locator import parse
 from ledger.log import Log
 from ledger.policy import Policy
 from ledger.predicates import EVALUATION
 from ledger.proof import Proof
 from ledger.publication import Publication
+from ledger.remote import Depth, audit_remote
+from ledger.report import Report
 from ledger.testing import UnsafeSigner, append_runs, unsafe_log
 from store import tree
 from store.actions import Action
 from store.digest import Digest
 from store.memory import MemoryCas
-from tests.hub import is_lfs
+from tests.hub import LoopbackHub, is_lfs
 
 REPO = "acme/tiny"
 GGUF, CONFIG = "tiny-Q4_K_M.gguf", "config.json"
@@ -39,6 +44,9 @@ def policy(*names: str, models: bool = True) -> Policy:
     """Trusts the unsafe Ed25519 keys of these names, and the P-256 key that signs models."""
     keys = {name: str(UnsafeSigner(name).public) for name in names} | ({"alice-models": str(MODEL_KEY.public)} if models else {})
     return Policy.parse(json.dumps({"version": 1, "keys": keys, "rules": [{"keys": list(keys)}]}), source="test policy")
+
+
+ALICE = policy("alice")
 
 
 @dataclass
@@ -130,3 +138,29 @@ def publish(
     files["README.md"] = b"# A tiny model\n"
     files["model.sig"] = oms.sign({path: Digest.of(data) for path, data in files.items()}, MODEL_KEY, name=name)
     return Published(files, log, store)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """One for all tests of a module, none of which changes it."""
+    return publish(tmp_path_factory.mktemp("publication"))
+
+
+@pytest.fixture
+def published(hub: LoopbackHub, made: Published) -> Published:
+    """The same, in its repository on the Hub."""
+    hub.put(REPO, made.files)
+    return made
+
+
+def audit(hub: LoopbackHub, text: str = f"hf:{REPO}", *, trusting: Policy = ALICE, depth: Depth | None = None) -> Report:
+    """What an audit of a repository on this Hub says."""
+    return audit_remote(parse(text), HfHub(hub.endpoint), trusting, depth or Depth())
+
+
+def written(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """The folder, with these files written into it: what somebody has who downloaded them."""
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder

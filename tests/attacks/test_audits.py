@@ -16,11 +16,9 @@ from ledger import bundle, oms, qr
 from ledger.bundle import MAX_LINES, Bundle
 from ledger.errors import EnvelopeError, HubUnreachableError, QrError
 from ledger.hf_hub import HfHub
-from ledger.locator import parse
 from ledger.policy import Policy
 from ledger.proof import Proof
-from ledger.remote import Depth, audit_remote
-from ledger.report import Report
+from ledger.remote import Depth
 from ledger.testing import UnsafeSigner, append_runs, unsafe_log, unsafe_policy
 from ledger.verify import verify_alloy
 from ledger.vsa import VERIFIER, Summary
@@ -30,30 +28,10 @@ from store.digest import Digest
 from store.memory import MemoryCas
 from tests.hub import LoopbackHub
 from tests.ledger.test_published import World
-from tests.publications import CONFIG, GGUF, MODEL_KEY, REPO, Published, policy, publish
+from tests.publications import ALICE, CONFIG, GGUF, MODEL_KEY, REPO, Published, audit, policy, publish, written
+from tests.reports import texts
 
-ALICE = policy("alice")
 NO_HASH = "sha256:" + "0" * 64
-
-
-def texts(report: Report, status: str) -> str:
-    return "\n".join(row.text for row in report.rows if row.status == status)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return publish(tmp_path_factory.mktemp("publication"))
-
-
-def audit(hub: LoopbackHub, text: str = f"hf:{REPO}", depth: Depth | None = None, trusting: Policy = ALICE) -> Report:
-    return audit_remote(parse(text), HfHub(hub.endpoint), trusting, depth or Depth())
-
-
-def written(folder: Path, files: dict[str, bytes]) -> Path:
-    for path, data in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-    return folder
 
 
 # --- what lies in a repository besides the release --------------------------------------------------------------------------------
@@ -152,7 +130,7 @@ def test_model_signature_by_a_key_that_is_trusted_for_less(hub: LoopbackHub, rul
     keys = {"models": str(MODEL_KEY.public), "alice": str(UnsafeSigner("alice").public)}
     for rules, code in (([rule], 3), ([{"keys": ["models"]}], 0)):
         trusting = Policy.parse(json.dumps({"version": 1, "keys": keys, "rules": rules}))
-        assert audit(hub, "hf:acme/evil", Depth(full=True), trusting).exit_code == code
+        assert audit(hub, "hf:acme/evil", trusting=trusting, depth=Depth(full=True)).exit_code == code
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -25,7 +25,8 @@ from ledger.testing import UnsafeSigner, append_runs, chain_of_runs, run_payload
 from ledger.verify import verify_alloy, verify_artifact, verify_log
 from store.actions import Action
 from store.digest import Digest
-from tests.ledger.test_published import World, texts
+from tests.ledger.test_published import World
+from tests.reports import texts
 
 POLICY = unsafe_policy("alice")
 EVIL = Digest.of(b"evil")

@@ -17,14 +17,12 @@ import pytest
 from ledger import dsse, hf_hub
 from ledger.errors import HubError, HubMismatchError, HubNotFoundError, SignatureError, StatementError
 from ledger.hf_hub import HfHub
-from ledger.locator import parse
 from ledger.log import Log
 from ledger.lookup import find
 from ledger.memory import Memory
 from ledger.policy import Policy
 from ledger.predicates import action_of
-from ledger.remote import Depth, audit_remote
-from ledger.report import Report
+from ledger.remote import Depth
 from ledger.sightings import Sightings
 from ledger.testing import UnsafeSigner, append_runs, run_payload, unsafe_log, unsafe_policy
 from ledger.verify import verify_alloy, verify_artifact
@@ -40,34 +38,11 @@ from store.statcache import StatCache
 from tests.direct import Direct
 from tests.homes import Home
 from tests.hub import LoopbackHub
-from tests.ledger.test_published import texts
-from tests.publications import CONFIG, GGUF, REPO, Published, policy, publish
+from tests.publications import ALICE, CONFIG, GGUF, REPO, Published, audit, written
+from tests.reports import texts
 
 POLICY = unsafe_policy("alice")
-ALICE = policy("alice")
 BIG = bytes(range(256)) * 4000
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return publish(tmp_path_factory.mktemp("publication"))
-
-
-@pytest.fixture
-def published(hub: LoopbackHub, made: Published, monkeypatch: pytest.MonkeyPatch) -> Published:
-    hub.put(REPO, made.files)
-    return made
-
-
-def audit(text: str = f"hf:{REPO}", depth: Depth | None = None) -> Report:
-    return audit_remote(parse(text), HfHub(), ALICE, depth or Depth())
-
-
-def written(folder: Path, content: dict[str, bytes]) -> Path:
-    for name, data in content.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
 
 
 def test_attack_01_arbitrary_artifact(tmp_path: Path, hub: LoopbackHub, published: Published) -> None:
@@ -82,13 +57,13 @@ def test_attack_01_arbitrary_artifact(tmp_path: Path, hub: LoopbackHub, publishe
     report = verify_artifact(model, log, POLICY, store=store)
     assert report.exit_code == 3
     assert "a.safetensors differs from that in the folder" in texts(report, "failed")
-    assert audit(f"hf:{REPO}@{published.alloy}").exit_code == 0
+    assert audit(hub, f"hf:{REPO}@{published.alloy}").exit_code == 0
     hub.put("evil/tiny", published.files)
-    report = audit(f"hf:evil/tiny@{published.alloy}")
+    report = audit(hub, f"hf:evil/tiny@{published.alloy}")
     assert report.exit_code == 3
     assert f"was released at hf:{REPO}, and this is hf:evil/tiny" in texts(report, "failed")
     hub.put(REPO, {GGUF: b"x" * len(published.files[GGUF])})
-    assert audit(f"hf:{REPO}@{published.alloy}").exit_code == 3
+    assert audit(hub, f"hf:{REPO}@{published.alloy}").exit_code == 3
 
 
 def test_attack_06_endless_data(tmp_path: Path, hub: LoopbackHub, published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,16 +82,16 @@ def test_attack_06_endless_data(tmp_path: Path, hub: LoopbackHub, published: Pub
     (tmp_path / "policy.yaml").write_bytes(b"keys: {" + b"a" * 2**21)
     with pytest.raises(Exception, match="at most 1048576 are read"):
         Policy.load(tmp_path / "policy.yaml")
-    control = audit()
+    control = audit(hub)
     assert control.exit_code == 0
     monkeypatch.setattr(hf_hub, "MAX_ANSWER_BYTES", 1 << 20)
     hub.lies.endless_listing = True
     with pytest.raises(HubError, match="no more is read"):
-        audit()
+        audit(hub)
     hub.lies.endless_listing = False
     for path, depth in (("tiny.alloy.json", Depth()), ("tiny.attestations.jsonl", Depth()), (GGUF, Depth(full=True))):
         hub.lies.endless_bytes = {path}
-        assert audit(depth=depth).exit_code == 3
+        assert audit(hub, depth=depth).exit_code == 3
 
 
 def test_attack_20_cache_poisoning(tmp_path: Path) -> None:
@@ -242,11 +217,11 @@ def test_attack_23_path_traversal(tmp_path: Path, hub: LoopbackHub, published: P
     good = tree.import_folder(store, written(tmp_path / "good", {"a/b": b"x"}))
     tree.export(store, good, tmp_path / "out")
     assert (tmp_path / "out/a/b").read_bytes() == b"x"
-    assert audit().exit_code == 0
+    assert audit(hub).exit_code == 0
     for path in ("../../.ssh/authorized_keys", "/etc/passwd", "a\\b.safetensors", "Config.json", "aux.json"):
         hub.lies.hostile_names = (path,)
         with pytest.raises(HubError):
-            audit()
+            audit(hub)
 
 
 @pytest.mark.parametrize("place", [".git/hooks", ".cache/huggingface", ".hidden", "__pycache__", "node_modules"])
@@ -261,9 +236,9 @@ def test_attack_24_ignored_path(tmp_path: Path, hub: LoopbackHub, published: Pub
     else:
         assert report.exit_code == 3
         assert f"{place}/model.safetensors" in texts(report, "failed")
-    assert audit().exit_code == 0
+    assert audit(hub).exit_code == 0
     hub.put(REPO, {f"{place}/model.safetensors": b"smuggled"})
-    report = audit()
+    report = audit(hub)
     assert report.exit_code == 3
     assert f"{place}/model.safetensors" in texts(report, "failed")
 
@@ -333,14 +308,14 @@ def test_attack_26_store_corruption(tmp_path: Path) -> None:
 )
 def test_attack_27_advertised_hash(tmp_path: Path, hub: LoopbackHub, published: Published, lie: str, depth: Depth) -> None:
     """The Hub lists one thing and has another: hashes, size and ids are compared with the attested ones, and bytes."""
-    assert audit(depth=depth).exit_code == 0
+    assert audit(hub, depth=depth).exit_code == 0
     setattr(hub.lies, lie, {GGUF})
-    report = audit(depth=depth)
+    report = audit(hub, depth=depth)
     assert report.exit_code == 3
     assert GGUF in texts(report, "failed")
     if lie == "wrong_bytes":
         hub.lies.wrong_xet = set()
-        listed = audit()
+        listed = audit(hub)
         assert listed.exit_code == 0, "the listing is as it should be, and more is not claimed"
         assert "the bytes behind the listing" in texts(listed, "unverified")
 
@@ -349,29 +324,29 @@ def test_attack_28_namespace_reuse(tmp_path: Path, hub: LoopbackHub, published: 
     """A repository that was made again under its name, a name that looks alike, a branch that moves: pinned, compared, said."""
     seen = Depth(sightings=Sightings(tmp_path / "seen", hub.endpoint), now="2027-02-01T00:00:00Z")
     commit = hub.head(REPO)
-    assert audit(depth=seen).exit_code == 0
-    assert audit(depth=seen).exit_code == 0, "seen before"
+    assert audit(hub, depth=seen).exit_code == 0
+    assert audit(hub, depth=seen).exit_code == 0, "seen before"
     hub.put(REPO, {"README.md": b"# moved"})
-    assert "moved" in "".join(row.text for row in audit(depth=seen).rows)
-    assert audit(f"hf:{REPO}@{commit}").exit_code == 0, "a commit stays what it was"
+    assert "moved" in "".join(row.text for row in audit(hub, depth=seen).rows)
+    assert audit(hub, f"hf:{REPO}@{commit}").exit_code == 0, "a commit stays what it was"
     hub.lies.moved_revision = True
     with pytest.raises(HubMismatchError):
-        audit(f"hf:{REPO}@{commit}")
+        audit(hub, f"hf:{REPO}@{commit}")
     hub.lies.moved_revision = False
     hub.lies.recreated = True
-    assert audit(depth=seen).exit_code == 3
+    assert audit(hub, depth=seen).exit_code == 3
     hub.lies.recreated = False
     hub.delete(REPO)
     hub.put(REPO, published.files)
-    report = audit(depth=seen)
+    report = audit(hub, depth=seen)
     assert report.exit_code == 3
     assert "made anew" in texts(report, "failed") or "created" in texts(report, "failed")
-    report = audit(f"hf:{REPO}@{commit}")
+    report = audit(hub, f"hf:{REPO}@{commit}")
     assert report.exit_code in (0, 3)
     hub.put("acrne/tiny", published.files)
-    assert audit("hf:acrne/tiny").exit_code == 3, "released for another name"
+    assert audit(hub, "hf:acrne/tiny").exit_code == 3, "released for another name"
     with pytest.raises(HubNotFoundError):
-        audit("hf:acme/tlny")
+        audit(hub, "hf:acme/tlny")
 
 
 @dataclass

@@ -32,8 +32,9 @@ from store import fsck
 from store.digest import Digest
 from store.local import LocalCas
 from tests.hub import LoopbackHub
-from tests.ledger.test_audit import drop, move, raw, rebuilt, repeat, swap, texts, truncate
+from tests.ledger.test_audit import drop, move, raw, rebuilt, repeat, swap, truncate
 from tests.publications import REPO, policy, publish
+from tests.reports import texts
 
 ALICE, WITNESS = UnsafeSigner("alice"), UnsafeSigner("witness")
 POLICY = unsafe_policy("alice")
@@ -84,7 +85,7 @@ def test_attack_02_rollback(tmp_path: Path, hub: LoopbackHub) -> None:
     hub.put(REPO, second.files)
     fresh = audit_remote(parse(f"hf:{REPO}@{second.alloy}"), HfHub(), policy("alice"), depth)
     assert fresh.exit_code == 0
-    hub.repo(REPO).commits.pop()  # type: ignore[union-attr]
+    hub.repo(REPO).commits.pop()
     assert hub.head(REPO) == old
     assert audit_remote(parse(f"hf:{REPO}@{second.alloy}"), HfHub(), policy("alice"), Depth()).exit_code == 3
     assert audit_remote(parse(f"hf:{REPO}"), HfHub(), policy("alice"), depth).exit_code == 3

@@ -36,8 +36,9 @@ from ledger.verify import verify_alloy, verify_artifact
 from store.actions import Action
 from store.digest import Digest
 from tests.cli.conftest import Desk
-from tests.ledger.test_published import World, texts
+from tests.ledger.test_published import World
 from tests.ledger.test_suites import load
+from tests.reports import texts
 
 ALICE, BOB, CAROL, MALLORY = (UnsafeSigner(name) for name in ("alice", "bob", "carol", "mallory"))
 POLICY = unsafe_policy("alice")

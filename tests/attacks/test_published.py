@@ -15,7 +15,8 @@ from ledger.testing import unsafe_policy
 from ledger.verify import attestations_of, verify_alloy
 from store import tree
 from store.digest import Digest
-from tests.ledger.test_published import METRICS, World, texts
+from tests.ledger.test_published import METRICS, World
+from tests.reports import texts
 
 POLICY = unsafe_policy("alice")
 

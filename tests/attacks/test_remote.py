@@ -7,30 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger.hf_hub import HfHub
-from ledger.locator import parse
-from ledger.policy import Policy
-from ledger.remote import Depth, audit_remote
-from ledger.report import Report
+from ledger.remote import Depth
 from ledger.sightings import Sightings
 from store.digest import Digest
 from tests.hub import LoopbackHub
-from tests.publications import CONFIG, GGUF, REPO, Published, policy, publish
-
-ALICE = policy("alice")
-
-
-def texts(report: Report, status: str) -> str:
-    return "\n".join(row.text for row in report.rows if row.status == status)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return publish(tmp_path_factory.mktemp("publication"))
-
-
-def audit(hub: LoopbackHub, text: str = f"hf:{REPO}", depth: Depth | None = None, trusting: Policy = ALICE) -> Report:
-    return audit_remote(parse(text), HfHub(hub.endpoint), trusting, depth or Depth())
+from tests.publications import CONFIG, GGUF, REPO, Published, audit, policy, publish
+from tests.reports import texts
 
 
 def test_01_two_files_of_one_size_are_swapped(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -14,12 +14,7 @@ from ledger.proof import Proof
 from store.digest import Digest
 from tests.cli.conftest import Desk, Said
 from tests.hub import LoopbackHub
-from tests.publications import CONFIG, GGUF, REPO, Published, policy, publish
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return publish(tmp_path_factory.mktemp("publication"))
+from tests.publications import CONFIG, GGUF, REPO, Published, policy
 
 
 @pytest.fixture

@@ -299,7 +299,7 @@ def test_a_dry_run_shows_everything_and_changes_nothing(
     assert said.code == 0, said
     assert snapshot(shop.ledger) == before
     assert all(request.method == "GET" for request in hub.log[requests:])
-    assert hub.repo(REPO) is None
+    assert not hub.has(REPO)
     shown = Path("little-3e-preview")
     assert {str(path.relative_to(shown)) for path in shown.rglob("*") if path.is_file()} == (
         MODEL | GGUFS | OURS | record_paths(shop) | {".ledger-preview.json"}
@@ -371,7 +371,7 @@ def refused(shop: Shop, hub: LoopbackHub, said: Said, *words: str) -> None:
     assert said.code == 1, said
     for word in words:
         assert word in said.out, (word, said.out)
-    assert hub.repo(REPO) is None
+    assert not hub.has(REPO)
     assert publications(shop) == []
 
 
@@ -465,7 +465,7 @@ def test_a_stored_file_that_was_damaged(shop: Shop, hub: LoopbackHub, typing: De
     said = publish(typing)
     assert said.code in (1, 4)
     assert digest.hex[:12] in said.out + said.err
-    assert hub.repo(REPO) is None
+    assert not hub.has(REPO)
 
 
 def test_files_that_do_not_load(open_shop: Callable[..., Shop], hub: LoopbackHub, typing: Desk) -> None:
@@ -536,7 +536,7 @@ def test_a_key_that_nobody_trusts(shop: Shop, hub: LoopbackHub, typing: Desk) ->
 def test_an_ed25519_key_signs_no_model(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:
     """Model Signing knows none: said before anything is done."""
     said = publish(typing, "--model-key", "alice")
-    assert (said.code, "P-256" in said.err or "p256" in said.err, hub.repo(REPO)) == (2, True, None)
+    assert (said.code, "P-256" in said.err or "p256" in said.err, hub.has(REPO)) == (2, True, False)
 
 
 def test_a_model_key_is_made_when_there_is_none(shop: Shop, hub: LoopbackHub, typing: Desk) -> None:

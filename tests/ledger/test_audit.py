@@ -20,6 +20,7 @@ from ledger.testing import UnsafeSigner, append_runs, chain_of_runs, loosen, reo
 from ledger.tlog import leaf_hash, root
 from ledger.verify import verify_ledger, verify_log
 from store.digest import Digest
+from tests.reports import texts
 
 POLICY = unsafe_policy("alice")
 
@@ -29,10 +30,6 @@ def failures(report: Report) -> list[str]:
     found = [row.text for row in report.rows if row.status == "failed"]
     assert (report.verdict == "FAILED") == (report.exit_code == 3) == bool(found)
     return found
-
-
-def texts(report: Report, status: str) -> str:
-    return "\n".join(row.text for row in report.rows if row.status == status)
 
 
 def verified(folder: Path, policy: Policy = POLICY, *, full: bool = False, memory: str = "state") -> Report:

@@ -19,12 +19,12 @@ from ledger.memory import Memory
 from ledger.note import Checkpoint, parse_note, sign_checkpoint
 from ledger.policy import Policy, Witnesses
 from ledger.proof import Proof
-from ledger.report import Report
 from ledger.testing import UNSAFE_TIME, UnsafeSigner, append_runs, chain_of_runs, reopened, unsafe_log, unsafe_policy
 from ledger.tlog import EMPTY_ROOT
 from ledger.verify import verify_alloy, verify_artifact, verify_log
 from tests.ledger.test_keys import p256
 from tests.ledger.test_standing import publish
+from tests.reports import texts
 
 ALICE, W1, W2 = (UnsafeSigner(name) for name in ("alice", "w1", "w2"))
 NOTE = sign_checkpoint(Checkpoint("example.com/log", 3, hashlib.sha256(b"root").digest()), ALICE)
@@ -316,10 +316,6 @@ def test_a_checkpoint_of_another_log_is_not_kept(seen_log: Log, tmp_path: Path) 
 
 
 # --- in audits ---------------------------------------------------------------------------------------------------------------------
-
-
-def texts(report: Report, status: str) -> str:
-    return " / ".join(row.text for row in report.rows if row.status == status)
 
 
 def test_a_frozen_log_fails(seen_log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

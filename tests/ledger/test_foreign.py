@@ -16,8 +16,8 @@ from ledger.errors import AlloyError
 from ledger.foreign import ForeignAlloy, examine_foreign, find, hashes, load
 from ledger.hub import HubFile, Listing
 from ledger.locator import Expected
-from ledger.report import Report
 from store.digest import Digest
+from tests.reports import texts
 
 ROOT = Path(__file__).parents[2]
 ALLOYS = ROOT / "tests/vectors/alloys"
@@ -38,10 +38,6 @@ ENSEMBLE: dict[str, Any] = {
     "stages": [{"type": "many-worlds-ensemble", "targetModel": "microsoft/phi-2", "specialists": ["Qwen/Qwen3-1.7B"], "alpha": 0.2}],
     "integrity": {"trustLevel": "self-attested", "code": {"runner": "x", "version": "1", "binaryHash": "sha256:" + 64 * "a"}},
 }
-
-
-def texts(report: Report, status: str) -> str:
-    return "\n".join(row.text for row in report.rows if row.status == status)
 
 
 def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> bytes:

@@ -23,7 +23,6 @@ from ledger.log import Log
 from ledger.memory import Memory
 from ledger.policy import Policy
 from ledger.predicates import EVALUATION
-from ledger.report import Report
 from ledger.testing import UnsafeSigner, append_runs, run_payload, unsafe_log, unsafe_policy
 from ledger.verify import attestations_of, published, verify_alloy, verify_artifact, verify_beside
 from store import canonical, files, tree
@@ -32,6 +31,7 @@ from store.digest import Digest
 from store.memory import MemoryCas
 from tests.publications import policy as trusting
 from tests.publications import publish
+from tests.reports import texts
 
 POLICY = unsafe_policy("alice")
 METRICS = {
@@ -39,10 +39,6 @@ METRICS = {
     "dataset": {"digest": {"sha256": "5c" * 32}},
     "metrics": {"perplexity": "43.3", "stderrClustered": "1.2"},
 }
-
-
-def texts(report: Report, status: str) -> str:
-    return "\n".join(row.text for row in report.rows if row.status == status)
 
 
 @dataclass

@@ -12,38 +12,18 @@ import pytest
 
 from ledger.errors import HubError, HubMismatchError, HubNotFoundError, HubUnreachableError, LocatorError
 from ledger.hf_hub import HfHub
-from ledger.locator import parse
 from ledger.policy import Policy
 from ledger.publication import Publication
-from ledger.remote import Depth, audit_remote
+from ledger.remote import Depth
 from ledger.report import Report
 from ledger.sightings import Sightings
 from store.digest import Digest
 from tests.hub import LoopbackHub
-from tests.publications import CONFIG, GGUF, REPO, Published, policy, publish
+from tests.publications import ALICE, CONFIG, GGUF, REPO, Published, audit, policy, publish
+from tests.reports import texts
 
-ALICE = policy("alice")
 STRANGER = policy("bob", models=False)
 TIME = "2027-02-01T00:00:00Z"
-
-
-def texts(report: Report, status: str) -> str:
-    return "\n".join(row.text for row in report.rows if row.status == status)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return publish(tmp_path_factory.mktemp("publication"))
-
-
-@pytest.fixture
-def published(hub: LoopbackHub, made: Published) -> Published:
-    hub.put(REPO, made.files)
-    return made
-
-
-def audit(hub: LoopbackHub, text: str = f"hf:{REPO}", trusting: Policy = ALICE, depth: Depth | None = None) -> Report:
-    return audit_remote(parse(text), HfHub(hub.endpoint), trusting, depth or Depth())
 
 
 # --- the listing -----------------------------------------------------------------------------------------------------------------
@@ -153,7 +133,7 @@ def test_signatures_by_nobody_trusted_verify_nothing(hub: LoopbackHub, published
 
 def test_expected_bytes_that_nobody_trusted_signed_are_unsigned(hub: LoopbackHub, published: Published) -> None:
     """The alloy and its files are those that were meant; what it says is self-reported."""
-    report = audit(hub, f"hf:{REPO}@{published.alloy}", STRANGER)
+    report = audit(hub, f"hf:{REPO}@{published.alloy}", trusting=STRANGER)
     assert report.exit_code == 0
     assert report.verdict.startswith("UNSIGNED: ")
     assert "4 of 4 files in the list of the alloy with the expected hash" in texts(report, "proven")
@@ -163,7 +143,7 @@ def test_expected_bytes_that_nobody_trusted_signed_are_unsigned(hub: LoopbackHub
 @pytest.mark.parametrize("digits", [8, 16, 63])
 def test_a_prefix_never_verifies(hub: LoopbackHub, published: Published, digits: int) -> None:
     """Met, it is called a prefix and counts for nothing; not met, it fails."""
-    report = audit(hub, f"hf:{REPO}@sha256:{published.alloy.hex[:digits]}", STRANGER)
+    report = audit(hub, f"hf:{REPO}@sha256:{published.alloy.hex[:digits]}", trusting=STRANGER)
     assert (report.verdict, report.exit_code) == ("NOT VERIFIED", 3)
     assert f"{4 * digits} bits" in texts(report, "unverified")
     assert audit(hub, f"hf:{REPO}@sha256:{'0' * digits}").exit_code == 3

@@ -15,15 +15,11 @@ from ledger.errors import AlloyError, LogError
 from ledger.foreign import examine_foreign
 from ledger.locator import Expected
 from ledger.repo_chain import START, Stage, examine_chain, link, load, of_repository, recompute
-from ledger.report import Report
 from store.digest import Digest
+from tests.reports import texts
 
 FILE = Path(__file__).parents[1] / "vectors/chain/chain.json"
 END = "959d8f0e29bcde1dc26d1ad37eaa887b80ca5c2fdf9657e7a2becde3361013ed"
-
-
-def texts(report: Report, status: str) -> str:
-    return "\n".join(row.text for row in report.rows if row.status == status)
 
 
 def document() -> dict[str, Any]:

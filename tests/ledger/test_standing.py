@@ -20,11 +20,11 @@ from ledger.lookup import accept, find
 from ledger.memory import Memory
 from ledger.policy import Policy, Span
 from ledger.predicates import KEY_EVENT, KeyEvent
-from ledger.report import Report
 from ledger.testing import UnsafeSigner, append_runs, chain_of_runs, unsafe_log, unsafe_policy
 from ledger.verify import verify_alloy, verify_artifact, verify_log
 from store.digest import Digest
 from tests.ledger.test_keys import p256
+from tests.reports import texts
 
 ALICE, BOB, EVE = (UnsafeSigner(name).public for name in ("alice", "bob", "eve"))
 RUNS = chain_of_runs(8)
@@ -278,10 +278,6 @@ def test_an_event_can_be_signed_by_another_key_than_the_log(tmp_path: Path) -> N
 
 
 # --- where it is applied -----------------------------------------------------------------------------------------------------------
-
-
-def texts(report: Report, status: str) -> str:
-    return " / ".join(row.text for row in report.rows if row.status == status)
 
 
 def test_audits_judge_by_what_is_left(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_repository_is_checked_by_its_listing(page: Page, hub: LoopbackHub, go
 
 def test_whether_a_file_is_in_lfs_is_the_hub_s_choice(page: Page, hub: LoopbackHub, good: Published) -> None:
     """A file that is listed by git's id of its bytes, and that the Hub keeps in LFS, is compared by its SHA-256, and so is the reverse."""
-    blobs = hub.repo(REPO).commits[-1].files  # type: ignore[union-attr]
+    blobs = hub.repo(REPO).commits[-1].files
     turned = {path: replace(blob, lfs=not blob.lfs) for path, blob in blobs.items() if path in ("model/config.json", Q4)}
     hub.commit(REPO, {"model/config.json": turned["model/config.json"]}, "kept in LFS")
     assert check(page, policy=POLICY, where=good.locator) == "good"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +23,11 @@ from stages.rerun import Receipt, Rerun, changes, runs_behind, unconfirmed, vouc
 from store.actions import Action
 from store.digest import Digest
 from store.local import LocalCas
+from tests.inline import Inline
 
 HERE: dict[str, Any] = {"cpu": {"flags": "avx avx2"}, "threads": 1}
 THERE: dict[str, Any] = {"cpu": {"flags": "avx avx2 avx512f"}, "threads": 1}
 POLICY = "version: 1\nkeys:\n{keys}rules:\n  - keys: [alice, bob, carol]\n"
-
-
-@dataclass
-class Inline:
-    """An executor in this process: `answer` gives the outcome of a job at once."""
-
-    answer: Callable[[Job], Report]
-    seen: list[str] = field(default_factory=list)
-    waiting: list[Report] = field(default_factory=list)
-
-    def places(self, job: Job) -> bool:
-        return not self.waiting
-
-    def loaded(self, job: Job) -> int:
-        return 1
-
-    def submit(self, job: Job) -> int:
-        self.seen.append(f"{job.action.stage} {sorted(job.action.spec.items())}")
-        self.waiting.append(self.answer(job))
-        return 1
-
-    def wait(self, timeout_s: float) -> list[Report]:
-        told, self.waiting = self.waiting, []
-        return told
-
-    def close(self) -> None:
-        self.waiting.clear()
 
 
 class Bench:
@@ -131,7 +104,7 @@ def test_equal_outputs_confirm(bench: Bench) -> None:
     told: list[Any] = []
     (receipt,), hands = bench.again(entry, answer=gives(text=made), tell=told.append)
     assert (receipt.outcome, receipt.number, receipt.confirmed_by, receipt.reason) == ("equal", 1, ("alice", "bob"), "")
-    assert hands.seen == ["acme-shout [('marks', 1), ('number', 0)]"]
+    assert [job.action for job in hands.seen] == [bench.shout()]
     new = bench.log("bob").entry(1)
     assert predicates.action_of(new.statement) == bench.shout()
     assert predicates.byproducts_of(new.statement)["rerun"] == {"entry": 0, "envelope": str(entry.digest), "outcome": "equal"}

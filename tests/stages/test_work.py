@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from ledger.policy import Policy
 from stages.errors import StageError
-from stages.executor import Broke, Done, Job, Report
+from stages.executor import Broke, Done, Job
 from stages.runner import RunFailedError, Runner, RunOptions
 from store.digest import Digest
 from tests.homes import Home
+from tests.inline import Inline
 
 SHOUTS = " - {type: acme-shout, text: hello.txt}\n - {type: acme-shout, id: again, inputs: {text: acme-shout}}\n"
-
-
-@dataclass
-class Inline:
-    """An executor in this process: `answer` gives the outcome of a job at once. It knows digests only, like any other."""
-
-    answer: Callable[[Job], Report]
-    seen: list[str] = field(default_factory=list)
-    waiting: list[Report] = field(default_factory=list)
-
-    def places(self, job: Job) -> bool:
-        return not self.waiting
-
-    def loaded(self, job: Job) -> int:
-        return 1
-
-    def submit(self, job: Job) -> int:
-        self.seen.append(job.action.stage)
-        self.waiting.append(self.answer(job))
-        return 1
-
-    def wait(self, timeout_s: float) -> list[Report]:
-        told, self.waiting = self.waiting, []
-        return told
-
-    def close(self) -> None:
-        self.waiting.clear()
 
 
 def done(job: Job, **outputs: Digest) -> Done:
