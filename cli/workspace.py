@@ -300,10 +300,10 @@ def create(named: Path | None, *, key: str | None, passphrase: Callable[[], str 
         CliError: there is a ledger already, or something else.
         UsageError: there are several keys to choose from.
     """
+    from ledger import policy_text
     from ledger.agent import PREFIX
     from ledger.key_store import KeyStore
     from ledger.log import Log, refuse_unfit
-    from ledger.policy import Policy
 
     folder = (named or Path(os.environ.get("LEDGER_DIR") or NAME)).absolute()
     if _is_ledger(folder):
@@ -318,7 +318,7 @@ def create(named: Path | None, *, key: str | None, passphrase: Callable[[], str 
     refuse_unfit(signer)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / POLICY).exists():
-        (folder / POLICY).write_text(Policy.starting(signer.name, signer.public), encoding="utf-8")
+        (folder / POLICY).write_text(policy_text.starting(signer.name, signer.public), encoding="utf-8")
     # Hundreds of gigabytes beside somebody's code: git must not pick them up.
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     # Last, and by rename: a folder with a log is a ledger, and one without is finished by the next `init`.

@@ -25,12 +25,15 @@ from ledger.errors import PolicyError, PublicKeyError, UntrustedError
 from ledger.keys import ED25519, NAME, PublicKey
 from ledger.predicates import RUN, builder_of, stage_of
 from ledger.statement import Statement
+from ledger.yaml_nodes import YamlNodes, is_node, nearest
 
 if TYPE_CHECKING:
     from yaml import Node
 
 MAX_POLICY_BYTES = 2**20
-_TRUSTED = Path(__file__).with_name("trusted")
+TRUSTED = Path(__file__).with_name("trusted")
+"""The policies that come with this package."""
+
 _AGE = re.compile(r"([1-9][0-9]{0,8})(s|min|h|d)\Z")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
@@ -154,20 +157,7 @@ class Policy:
         return _Reader(source).policy(text)
 
     @classmethod
-    def starting(cls, name: str, public: PublicKey, *, trusted: Path = _TRUSTED) -> str:
-        """The text of a fresh policy, with comments: trusts this key for everything, and the shipped keys for what they were shipped for.
-
-        Raises:
-            PolicyError: the name cannot name a key, or is a shipped key's.
-        """
-        shipped = {stem: policy for stem, policy in cls.shipped(trusted).items() if public not in policy.keys.values()}
-        text = _START.format(name=yaml_word(name), public=public) + "".join(_shipped_keys(stem, policy) for stem, policy in shipped.items())
-        text += _RULES.format(name=yaml_word(name)) + "".join(_shipped_rules(stem, policy) for stem, policy in shipped.items())
-        cls.parse(text, source="starting policy")
-        return text
-
-    @classmethod
-    def shipped(cls, folder: Path = _TRUSTED) -> Mapping[str, Policy]:
+    def shipped(cls, folder: Path = TRUSTED) -> Mapping[str, Policy]:
         """The policies that come with this package, by file name without `.yaml`; empty when none do."""
         return {path.stem: cls.load(path) for path in sorted(folder.glob("*.yaml"))}
 
@@ -371,129 +361,64 @@ def age_text(seconds: int) -> str:
     return next(f"{seconds // size}{unit}" for unit, size in reversed(_SECONDS.items()) if seconds % size == 0)
 
 
-# --- the starting text ---------------------------------------------------------------------------------------------------------
-
-_START = """\
-# Whom this reader trusts. The format is described in docs/formats/policy.md.
-version: 1
-
-# Names for public keys. `ledger key list` shows yours. A key that was lost or retired keeps its past:
-#   bob: {{key: "ed25519:...", from: 0, until: 1200}}   # counts up to entry 1199 of the log
-keys:
-  {name}: "{public}"
-"""
-
-_RULES = """
-# A statement is trusted when one of these rules is met. `stages`, `artifacts` and `predicates` are patterns like a shell's;
-# an artifact is a subject's name or its sha256:... text; `threshold` is how many different people must have signed.
-rules:
-  - stages: ["*"]
-    artifacts: ["*"]
-    keys: [{name}]
-    threshold: 1
-"""
-
-
-def _shipped_keys(stem: str, policy: Policy) -> str:
-    lines = "".join(f'  {yaml_word(name)}: "{key}"\n' for name, key in policy.keys.items())
-    return f"  # shipped with the program ({stem}.yaml); trusted below for the artifacts named there and for nothing else\n{lines}"
-
-
-def _shipped_rules(stem: str, policy: Policy) -> str:
-    text = f"  # shipped with the program ({stem}.yaml): delete this if you do not want the examples to verify\n"
-    for rule in policy.rules:
-        text += f"  - keys: [{', '.join(map(yaml_word, rule.keys))}]\n    threshold: {rule.threshold}\n"
-        for label, patterns in (("stages", rule.stages), ("predicates", rule.predicates), ("artifacts", rule.artifacts)):
-            if patterns is not None:
-                text += f"    {label}:\n" + "".join(f"      - {_quoted(pattern)}\n" for pattern in patterns)
-    return text
-
-
-def yaml_word(name: str) -> str:
-    """A key's name as YAML text; quoted where YAML would read a number, a truth value or nothing."""
-    plain = name[0].isalpha() and name.lower() not in ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
-    return name if plain else f'"{name}"'
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 # --- reading -------------------------------------------------------------------------------------------------------------------
 
-_TAG = "tag:yaml.org,2002:"
-_FORMS = {"map": "mapping", "seq": "sequence"}
 _TOP = ("version", "keys", "rules", "environment", "checkpoints")
 _RULE = ("keys", "threshold", "stages", "artifacts", "predicates", "builders")
 _KEY = ("key", "from", "until", "replaces")
 _CHECKPOINTS = ("witnesses", "threshold", "maxAge")
 
 
-class _Reader:
-    """Reads YAML nodes rather than values: they know their lines, and a key given twice is still there to be seen."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
+class _Reader(YamlNodes):
+    """Reads a policy out of YAML nodes."""
 
     def policy(self, text: str) -> Policy:
-        import yaml
-
         if len(text) > MAX_POLICY_BYTES:
-            raise PolicyError(self._source, f"a policy of {len(text)} characters; at most {MAX_POLICY_BYTES} are read")
-        try:
-            node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except yaml.MarkedYAMLError as error:
-            hint = ' (write "*" in quotes)' if "alias" in str(error.context) else ""
-            raise PolicyError(
-                self._source, f"not YAML: {error.problem}{hint}", error.problem_mark.line + 1 if error.problem_mark else None
-            ) from error
-        except yaml.YAMLError as error:
-            raise PolicyError(self._source, f"not YAML: {error}") from error
-        except RecursionError as error:
-            raise PolicyError(self._source, "not a policy: nested without end") from error
+            raise PolicyError(self.source, f"a policy of {len(text)} characters; at most {MAX_POLICY_BYTES} are read")
+        node = self.compose(text)
         if node is None:
-            raise PolicyError(self._source, "an empty policy trusts nobody, and has no version; `ledger init` writes one to start from")
-        top = self._mapping(node, "a policy", _TOP)
+            raise PolicyError(self.source, "an empty policy trusts nobody, and has no version; `ledger init` writes one to start from")
+        top = self.mapping(node, "a policy", _TOP)
         if "version" not in top:
-            raise self._error(node, "a policy says `version: 1`")
-        if self._integer(top["version"], "version", 0) != 1:
-            raise self._error(
+            raise self.error(node, "a policy says `version: 1`")
+        if self.integer(top["version"], "version", 0) != 1:
+            raise self.error(
                 top["version"], f"version {top['version'].value} of the policy format is not known here; this program reads version 1"
             )
         keys, spans, replaces = self._keys(top["keys"]) if "keys" in top else ({}, {}, {})
         known = Policy(keys, (), replaces=replaces)
-        rules = tuple(self._rule(item, known) for item in self._list(top["rules"], "rules")) if "rules" in top else ()
+        rules = tuple(self._rule(item, known) for item in self.sequence(top["rules"], "rules")) if "rules" in top else ()
         checkpoints = self._checkpoints(top["checkpoints"], known) if "checkpoints" in top else None
-        environment = self._text(top["environment"], "environment") if "environment" in top else "any"
+        environment = self.text(top["environment"], "environment") if "environment" in top else "any"
         if environment not in ("any", "same"):
-            raise self._error(top["environment"], f"environment is any or same; got {environment!r}")
-        return Policy(keys, rules, cast('Literal["any", "same"]', environment), spans, replaces, checkpoints, self._source)
+            raise self.error(top["environment"], f"environment is any or same; got {environment!r}")
+        return Policy(keys, rules, cast('Literal["any", "same"]', environment), spans, replaces, checkpoints, self.source)
 
     def _keys(self, node: Node) -> tuple[dict[str, PublicKey], dict[str, Span], dict[str, str]]:
         keys: dict[str, PublicKey] = {}
         spans: dict[str, Span] = {}
         replaces: dict[str, Node] = {}
-        for name, item in self._mapping(node, "keys", None).items():
+        for name, item in self.mapping(node, "keys", None).items():
             if not NAME.match(name):
-                raise self._error(item, f"{name!r} cannot name a key: letters, digits and ._@- only, at most 64, first a letter or digit")
+                raise self.error(item, f"{name!r} cannot name a key: letters, digits and ._@- only, at most 64, first a letter or digit")
             text = item
-            if _is(item, "map"):
-                fields = self._mapping(item, f"key {name}", _KEY)
+            if is_node(item, "map"):
+                fields = self.mapping(item, f"key {name}", _KEY)
                 if "key" not in fields:
-                    raise self._error(item, f"key {name} has no `key: ed25519:...`")
+                    raise self.error(item, f"key {name} has no `key: ed25519:...`")
                 text = fields["key"]
-                first = self._integer(fields["from"], "from", 0) if "from" in fields else 0
-                until = self._integer(fields["until"], "until", first) if "until" in fields else None
+                first = self.integer(fields["from"], "from", 0) if "from" in fields else 0
+                until = self.integer(fields["until"], "until", first) if "until" in fields else None
                 spans[name] = Span(first, until)
                 if "replaces" in fields:
                     replaces[name] = fields["replaces"]
             try:
-                key = PublicKey.parse(self._text(text, f"key {name}"))
+                key = PublicKey.parse(self.text(text, f"key {name}"))
             except PublicKeyError as error:
-                raise self._error(text, f"key {name}: {error}") from error
+                raise self.error(text, f"key {name}: {error}") from error
             if key in keys.values():
                 twin = next(other for other in keys if keys[other] == key)
-                raise self._error(item, f"{twin} and {name} are the same key, which would count twice")
+                raise self.error(item, f"{twin} and {name} are the same key, which would count twice")
             keys[name] = key
         return keys, spans, self._successions(replaces, keys)
 
@@ -501,116 +426,56 @@ class _Reader:
         """Name -> the key before it; a circle would have no first key."""
         replaces: dict[str, str] = {}
         for name, node in named.items():
-            older = self._text(node, "replaces")
+            older = self.text(node, "replaces")
             if older not in keys:
-                raise self._error(node, f"{name} replaces {older!r}, which is no key of this policy{_nearest(older, keys)}")
+                raise self.error(node, f"{name} replaces {older!r}, which is no key of this policy{nearest(older, keys)}")
             at: str | None = older
             while at is not None:
                 if at == name:
-                    raise self._error(node, f"{name} replaces {older}, which replaces {name}")
+                    raise self.error(node, f"{name} replaces {older}, which replaces {name}")
                 at = replaces.get(at)
             replaces[name] = older
         return replaces
 
     def _rule(self, node: Node, known: Policy) -> Rule:
-        fields = self._mapping(node, "a rule", _RULE)
+        fields = self.mapping(node, "a rule", _RULE)
         if "keys" not in fields:
-            raise self._error(node, "a rule names its keys")
+            raise self.error(node, "a rule names its keys")
         names, threshold = self._some_of(fields, "keys", "the keys of a rule", known)
         stages, artifacts, predicates, builders = (
-            self._texts(fields[name], name) if name in fields else None for name in ("stages", "artifacts", "predicates", "builders")
+            self.texts(fields[name], name) if name in fields else None for name in ("stages", "artifacts", "predicates", "builders")
         )
         return Rule(names, threshold, stages or ("*",), artifacts or ("*",), predicates, builders or ("*",), node.start_mark.line + 1)
 
     def _checkpoints(self, node: Node, known: Policy) -> Witnesses:
-        fields = self._mapping(node, "checkpoints", _CHECKPOINTS)
+        fields = self.mapping(node, "checkpoints", _CHECKPOINTS)
         if "witnesses" not in fields:
-            raise self._error(node, "checkpoints name the witnesses that must have seen them")
+            raise self.error(node, "checkpoints name the witnesses that must have seen them")
         names, threshold = self._some_of(fields, "witnesses", "the witnesses", known)
         for name in names:
             if known.keys[name].algorithm != ED25519:
-                raise self._error(fields["witnesses"], f"{name} is {known.keys[name].algorithm}; a witness signs with an Ed25519 key")
+                raise self.error(fields["witnesses"], f"{name} is {known.keys[name].algorithm}; a witness signs with an Ed25519 key")
         most = None
         if "maxAge" in fields:
             try:
-                most = age(self._text(fields["maxAge"], "maxAge"))
+                most = age(self.text(fields["maxAge"], "maxAge"))
             except PolicyError as error:
-                raise self._error(fields["maxAge"], str(error)) from error
+                raise self.error(fields["maxAge"], str(error)) from error
         return Witnesses(names, threshold, most)
 
     def _some_of(self, fields: Mapping[str, Node], label: str, what: str, known: Policy) -> tuple[tuple[str, ...], int]:
         """Names of keys, and how many of their holders are enough."""
-        names = self._texts(fields[label], what)
+        names = self.texts(fields[label], what)
         for number, name in enumerate(names):
             if name not in known.keys:
-                raise self._error(fields[label], f"no key is named {name!r} in this policy{_nearest(name, known.keys)}")
+                raise self.error(fields[label], f"no key is named {name!r} in this policy{nearest(name, known.keys)}")
             if name in names[:number]:
                 place = "one rule" if label == "keys" else label
-                raise self._error(fields[label], f"{name} is named twice in {place}; different keys are counted, each once")
-        threshold = self._integer(fields["threshold"], "threshold", 1) if "threshold" in fields else 1
+                raise self.error(fields[label], f"{name} is named twice in {place}; different keys are counted, each once")
+        threshold = self.integer(fields["threshold"], "threshold", 1) if "threshold" in fields else 1
         if threshold > (most := known.holders(names)):
             text = f"threshold {threshold} of {most} keys can never be met"
             if most < len(names):
                 text = f"threshold {threshold} can never be met: these {len(names)} keys have {most} holder{'s' if most > 1 else ''}"
-            raise self._error(fields["threshold"], text)
+            raise self.error(fields["threshold"], text)
         return names, threshold
-
-    def _mapping(self, node: Node, what: str, known: tuple[str, ...] | None) -> dict[str, Node]:
-        """The items of a mapping; unknown keys are refused when the known ones are given."""
-        if not _is(node, "map"):
-            raise self._error(node, f"{what} is a mapping (name: value); got {_kind(node)}")
-        items: dict[str, Node] = {}
-        for key, value in node.value:
-            name = self._text(key, f"a name in {what}")
-            if name in items:
-                raise self._error(key, f"{name!r} is given twice in {what}")
-            if known is not None and name not in known:
-                raise self._error(key, f"unknown {name!r} in {what}{_nearest(name, known)}; known: {', '.join(known)}")
-            items[name] = value
-        return items
-
-    def _list(self, node: Node, what: str) -> list[Node]:
-        if not _is(node, "seq"):
-            raise self._error(node, f"{what} is a list; got {_kind(node)}")
-        return cast("list[Node]", node.value)
-
-    def _texts(self, node: Node, what: str) -> tuple[str, ...]:
-        texts = tuple(self._text(item, f"an item of {what}") for item in self._list(node, what))
-        if not texts or "" in texts:
-            raise self._error(node, f"{what}: an empty list or an empty text would match nothing; leave it out or fill it")
-        return texts
-
-    def _text(self, node: Node, what: str) -> str:
-        if not _is(node, "str"):
-            raise self._error(node, f"{what} is text; got {_kind(node)} (put it in quotes if it is meant as text)")
-        return cast("str", node.value)
-
-    def _integer(self, node: Node, what: str, least: int) -> int:
-        text = node.value if _is(node, "int") else ""
-        if not text.isascii() or not text.isdigit() or str(int(text[:16])) != text or int(text) < least:
-            raise self._error(node, f"{what} is a whole number from {least}, in plain decimal digits; got {_kind(node)}")
-        return int(text)
-
-    def _error(self, node: Node, problem: str) -> PolicyError:
-        return PolicyError(self._source, problem, node.start_mark.line + 1)
-
-
-def _is(node: Node, kind: str) -> bool:
-    """Whether a node has the tag and also the form: `!!map text` has the one without the other."""
-    return node.tag == _TAG + kind and _form(node) == _FORMS.get(kind, "scalar")
-
-
-def _form(node: Node) -> str:
-    form: str = cast("Any", node).id  # `scalar`, `sequence` or `mapping`; the type stubs do not know it
-    return form
-
-
-def _kind(node: Node) -> str:
-    return repr(node.value) if isinstance(node.value, str) else {"mapping": "a mapping", "sequence": "a list"}[_form(node)]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

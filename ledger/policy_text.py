@@ -1,7 +1,7 @@
-"""Changes to a policy file that leave everything else in it as its owner wrote it, comments too.
+"""The text of a policy file: a fresh one, and changes that leave everything else in it as its owner wrote it, comments too.
 
-Each function takes the text and gives the new one. It is read back before it is given: when it does not say exactly what was meant, nothing
-is changed, and the error says what to write by hand.
+What changes one takes the text and gives the new one. It is read back before it is given: when it does not say exactly what was meant,
+nothing is changed, and the error says what to write by hand.
 
 >>> text = '''version: 1
 ... keys:
@@ -23,13 +23,46 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ledger.errors import PolicyError
 from ledger.keys import PublicKey
-from ledger.policy import Policy, Rule, Span, Witnesses, age_text, yaml_word
+from ledger.policy import TRUSTED, Policy, Rule, Span, Witnesses, age_text
 from store.files import replace_file
 
 if TYPE_CHECKING:
     from yaml import Node
 
 _SIMPLE = (("stages", ("*",)), ("artifacts", ("*",)), ("predicates", None), ("builders", ("*",)))
+
+_START = """\
+# Whom this reader trusts. The format is described in docs/formats/policy.md.
+version: 1
+
+# Names for public keys. `ledger key list` shows yours. A key that was lost or retired keeps its past:
+#   bob: {{key: "ed25519:...", from: 0, until: 1200}}   # counts up to entry 1199 of the log
+keys:
+  {name}: "{public}"
+"""
+
+_RULES = """
+# A statement is trusted when one of these rules is met. `stages`, `artifacts` and `predicates` are patterns like a shell's;
+# an artifact is a subject's name or its sha256:... text; `threshold` is how many different people must have signed.
+rules:
+  - stages: ["*"]
+    artifacts: ["*"]
+    keys: [{name}]
+    threshold: 1
+"""
+
+
+def starting(name: str, public: PublicKey, *, trusted: Path = TRUSTED) -> str:
+    """The text of a fresh policy, with comments: trusts this key for everything, and the shipped keys for what they were shipped for.
+
+    Raises:
+        PolicyError: the name cannot name a key, or is a shipped key's.
+    """
+    shipped = {stem: policy for stem, policy in Policy.shipped(trusted).items() if public not in policy.keys.values()}
+    text = _START.format(name=_yaml_word(name), public=public) + "".join(_shipped_keys(stem, policy) for stem, policy in shipped.items())
+    text += _RULES.format(name=_yaml_word(name)) + "".join(_shipped_rules(stem, policy) for stem, policy in shipped.items())
+    Policy.parse(text, source="starting policy")
+    return text
 
 
 def end_key(text: str, name: str, *, until: int) -> str:
@@ -166,7 +199,7 @@ def _line_end(text: str, at: int) -> int:
 
 def _word(word: str, text: str) -> str:
     """A name as it is written in this text: a policy in JSON stays JSON."""
-    return json.dumps(word) if text.lstrip().startswith("{") else yaml_word(word)
+    return json.dumps(word) if text.lstrip().startswith("{") else _yaml_word(word)
 
 
 def _flow(fields: dict[str, Any], text: str) -> str:
@@ -240,3 +273,31 @@ def _checked(text: str, wanted: Policy, by_hand: str) -> str:
     if found != wanted:
         raise PolicyError("policy", f"its form is not one that can be changed here; write by hand: {by_hand}")
     return text
+
+
+# --- a fresh one ---------------------------------------------------------------------------------------------------------------
+
+
+def _shipped_keys(stem: str, policy: Policy) -> str:
+    lines = "".join(f'  {_yaml_word(name)}: "{key}"\n' for name, key in policy.keys.items())
+    return f"  # shipped with the program ({stem}.yaml); trusted below for the artifacts named there and for nothing else\n{lines}"
+
+
+def _shipped_rules(stem: str, policy: Policy) -> str:
+    text = f"  # shipped with the program ({stem}.yaml): delete this if you do not want the examples to verify\n"
+    for rule in policy.rules:
+        text += f"  - keys: [{', '.join(map(_yaml_word, rule.keys))}]\n    threshold: {rule.threshold}\n"
+        for label, patterns in (("stages", rule.stages), ("predicates", rule.predicates), ("artifacts", rule.artifacts)):
+            if patterns is not None:
+                text += f"    {label}:\n" + "".join(f"      - {_quoted(pattern)}\n" for pattern in patterns)
+    return text
+
+
+def _yaml_word(name: str) -> str:
+    """A key's name as YAML text; quoted where YAML would read a number, a truth value or nothing."""
+    plain = name[0].isalpha() and name.lower() not in ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
+    return name if plain else f'"{name}"'
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

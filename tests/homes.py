@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ledger import policy_text
 from ledger.key_store import KeyStore
 from ledger.log import Log
 from ledger.policy import Policy
@@ -28,7 +29,7 @@ class Home:
         if not (self.folder / ".ledger").exists():
             signer = keys.new("unsafe-test", None)
             (self.folder / ".ledger").mkdir()
-            (self.folder / ".ledger" / "policy.yaml").write_text(Policy.starting("unsafe-test", signer.public))
+            (self.folder / ".ledger" / "policy.yaml").write_text(policy_text.starting("unsafe-test", signer.public))
             Log.create(self.folder / ".ledger", signer=signer)
 
     @property

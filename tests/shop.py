@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ledger import bundle, statement
+from ledger import bundle, policy_text, statement
 from ledger.alloy import recipe_hash
 from ledger.key_store import KeyStore
 from ledger.log import Log
@@ -111,7 +111,7 @@ class Shop:
         self.signer = self.keys.new("alice", None)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ledger.mkdir()
-        (self.ledger / "policy.yaml").write_text(Policy.starting("alice", self.signer.public))
+        (self.ledger / "policy.yaml").write_text(policy_text.starting("alice", self.signer.public))
         Log.create(self.ledger, signer=self.signer).close()
         self._work()
 

@@ -373,45 +373,7 @@ def test_loading_names_the_file(tmp_path: Path) -> None:
     assert Policy.load(path).source == str(path)
 
 
-# --- starting ----------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["alice", "null", "Yes", "0x10", "1e3", "12", "a@b.example"])
-def test_the_starting_policy_trusts_its_key(name: str) -> None:
-    """For everything, whatever YAML would make of the name."""
-    policy = Policy.parse(Policy.starting(name, ALICE))
-    assert policy.keys[name] == ALICE
-    assert policy.judge(run_of(), frozenset([ALICE]), position=0) == (name,)
-    assert policy.judge(claim(), frozenset([ALICE]), position=0) == (name,)
-
-
-def test_a_name_that_is_none_starts_no_policy() -> None:
-    """The text is read back before it is given away."""
-    with pytest.raises(PolicyError, match="cannot name a key"):
-        Policy.starting("two words", ALICE)
-
-
-def test_shipped_policies_are_part_of_the_start_and_reach_no_further(tmp_path: Path) -> None:
-    """Their keys count for the artifacts that they name; with one's own key the same, the rule is not repeated."""
-    (tmp_path / "examples.yaml").write_text(
-        f"version: 1\nkeys: {{shipped: '{BOB}', '9': '{CAROL}'}}"
-        f"\nrules: [{{keys: [shipped, '9'], artifacts: ['{MODEL}', \"it's\"], stages: ['*'], predicates: ['*']}},"
-        f" {{keys: [shipped], artifacts: ['{MODEL}']}}]"
-    )
-    assert set(Policy.shipped(tmp_path)) == {"examples"}
-    assert Policy.shipped(tmp_path / "absent") == {}
-    text = Policy.starting("alice", ALICE, trusted=tmp_path)
-    policy = Policy.parse(text)
-    assert list(policy.keys) == ["alice", "shipped", "9"]
-    assert policy.judge(run_of(), frozenset([BOB]), position=0) == ("shipped",)
-    assert policy.judge(run_of("quant", **{"it's": Digest.of(b"x")}), frozenset([CAROL]), position=0) == ("9",)
-    assert policy.log_keys == {"alice": ALICE}
-    with pytest.raises(UntrustedError):
-        policy.judge(run_of(other=Digest.of(b"other")), frozenset([BOB]), position=0)
-    assert "examples.yaml" in text
-    assert list(Policy.parse(Policy.starting("bob", BOB, trusted=tmp_path)).keys) == ["bob"]
-    with pytest.raises(PolicyError, match="'shipped' is given twice"):
-        Policy.starting("shipped", ALICE, trusted=tmp_path)
+# --- shipped -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_what_this_package_ships_trusts_named_artifacts_only() -> None:

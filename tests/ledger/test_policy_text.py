@@ -1,4 +1,4 @@
-"""Changes to policy files: exactly what was meant, and not a comment less."""
+"""The text of a policy: a fresh one trusts what it says, and a change is exactly what was meant, and not a comment less."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.errors import PolicyError
+from ledger.errors import PolicyError, UntrustedError
 from ledger.policy import Policy, Rule, Span, Witnesses
-from ledger.policy_text import add_key, end_key, save
+from ledger.policy_text import add_key, end_key, save, starting
 from ledger.testing import UnsafeSigner
+from store.digest import Digest
+from tests.ledger.test_policy import MODEL, claim, run_of
 
 ALICE, BOB, CAROL = (UnsafeSigner(name).public for name in ("alice", "bob", "carol"))
 
@@ -153,3 +155,44 @@ def test_any_comment_and_any_number(until: int, first: int, comment: str) -> Non
     text = BLOCK.replace("# since March", f"# {comment}").replace("# people", f"# {comment}")
     policy = Policy.parse(add_key(end_key(text, "alice", until=until), "new", CAROL, first=first, replaces="alice"))
     assert (policy.spans["alice"], policy.spans["new"]) == (Span(0, until), Span(first))
+
+
+# --- a fresh one -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["alice", "null", "Yes", "0x10", "1e3", "12", "a@b.example"])
+def test_the_starting_policy_trusts_its_key(name: str) -> None:
+    """For everything, whatever YAML would make of the name."""
+    policy = Policy.parse(starting(name, ALICE))
+    assert policy.keys[name] == ALICE
+    assert policy.judge(run_of(), frozenset([ALICE]), position=0) == (name,)
+    assert policy.judge(claim(), frozenset([ALICE]), position=0) == (name,)
+
+
+def test_a_name_that_is_none_starts_no_policy() -> None:
+    """The text is read back before it is given away."""
+    with pytest.raises(PolicyError, match="cannot name a key"):
+        starting("two words", ALICE)
+
+
+def test_shipped_policies_are_part_of_the_start_and_reach_no_further(tmp_path: Path) -> None:
+    """Their keys count for the artifacts that they name; with one's own key the same, the rule is not repeated."""
+    (tmp_path / "examples.yaml").write_text(
+        f"version: 1\nkeys: {{shipped: '{BOB}', '9': '{CAROL}'}}"
+        f"\nrules: [{{keys: [shipped, '9'], artifacts: ['{MODEL}', \"it's\"], stages: ['*'], predicates: ['*']}},"
+        f" {{keys: [shipped], artifacts: ['{MODEL}']}}]"
+    )
+    assert set(Policy.shipped(tmp_path)) == {"examples"}
+    assert Policy.shipped(tmp_path / "absent") == {}
+    text = starting("alice", ALICE, trusted=tmp_path)
+    policy = Policy.parse(text)
+    assert list(policy.keys) == ["alice", "shipped", "9"]
+    assert policy.judge(run_of(), frozenset([BOB]), position=0) == ("shipped",)
+    assert policy.judge(run_of("quant", **{"it's": Digest.of(b"x")}), frozenset([CAROL]), position=0) == ("9",)
+    assert policy.log_keys == {"alice": ALICE}
+    with pytest.raises(UntrustedError):
+        policy.judge(run_of(other=Digest.of(b"other")), frozenset([BOB]), position=0)
+    assert "examples.yaml" in text
+    assert list(Policy.parse(starting("bob", BOB, trusted=tmp_path)).keys) == ["bob"]
+    with pytest.raises(PolicyError, match="'shipped' is given twice"):
+        starting("shipped", ALICE, trusted=tmp_path)

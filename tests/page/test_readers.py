@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ledger import locator
+from ledger import locator, policy_text
 from ledger.dsse import Envelope, verify
 from ledger.errors import LocatorError, PolicyError, UntrustedError
 from ledger.locator import HubSource
@@ -78,7 +78,7 @@ def reader(browser: Chromium, site: Site) -> Iterator[Page]:
 
 
 GOOD = {
-    "what init writes": Policy.starting("me", UnsafeSigner("alice").public),
+    "what init writes": policy_text.starting("me", UnsafeSigner("alice").public),
     "the shipped one": Path(next(iter(Policy.shipped().values())).source).read_text(),
     "one line": f'version: 1\nkeys: {{alice: "{ALICE}"}}\nrules: [{{keys: [alice], stages: ["gguf-*", "prune-*"]}}]\n',
     "no rules": f"version: 1\nkeys:\n  alice: {ALICE}\n",
