@@ -20,10 +20,10 @@ from cli.publish_source import Source, find_source, locate
 from cli.workspace import POLICY, Workspace, new_passphrase, open_here, refuse_foreign, unlock
 
 if TYPE_CHECKING:
-    from ledger.cosign import Witness
     from ledger.hf_hub import HfHub
     from ledger.keys import Signer
     from ledger.lookup import Hit
+    from ledger.witness import Witness
     from stages.events import Event
     from stages.publish import Publish
     from stages.publish_commit import Outcome
@@ -168,10 +168,10 @@ def _new_model_signer(signer: Signer, workspace: Workspace, output: Output) -> S
 
 def _witnesses(workspace: Workspace) -> list[Witness]:
     """One's own keys among the witnesses that the policy here names."""
-    from ledger.cosign import Witness
     from ledger.key_store import KeyStore
     from ledger.keys import ED25519
     from ledger.memory import Memory
+    from ledger.witness import Witness
 
     policy, keys = workspace.policy, KeyStore.default()
     named = policy.checkpoints.names if policy.checkpoints is not None else ()

@@ -35,7 +35,7 @@ def witness(
     What this key cosigned last is remembered in ~/.local/state/ledger; whatever does not extend it is refused, with both
     checkpoints as evidence and exit code 3.
     """
-    from ledger import cosign
+    from ledger import witness, witness_folder
     from ledger.errors import RewrittenError
     from ledger.memory import Memory
     from store import files
@@ -43,7 +43,7 @@ def witness(
     output = Output(json=json)
     try:
         if target is not None and target.is_file():
-            cosigned = cosign.Witness(_signer(key), Memory.default()).cosign_note(files.read_small(target, 2**20))
+            cosigned = witness.Witness(_signer(key), Memory.default()).cosign_note(files.read_small(target, 2**20))
             if out is not None:
                 out.write_bytes(cosigned)
             output.show(
@@ -52,15 +52,15 @@ def witness(
             return DONE
         workspace = _workspace(target, ledger)
         if take is not None:
-            kept = cosign.keep(workspace.log, files.read_small(take, 2**20))
+            kept = witness_folder.keep(workspace.log, files.read_small(take, 2**20))
             output.show({"kept": kept}, [f"kept in {place(kept)}; receipts and proofs carry it from now on"])
             return DONE
         if request is not None:
-            text = cosign.request(workspace.log, request).decode()
+            text = witness.request(workspace.log, request).decode()
             output.show({"request": text}, text.splitlines())
             return DONE
-        cosigned = cosign.Witness(_signer(key), Memory.default()).cosign_log(workspace.log)
-        path = cosign.keep(workspace.log, cosigned)
+        cosigned = witness.Witness(_signer(key), Memory.default()).cosign_log(workspace.log)
+        path = witness_folder.keep(workspace.log, cosigned)
     except RewrittenError as error:
         output.show(_evidence(error), _shown(error))
         return UNVERIFIED

@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ledger import cosign, dsse, lookup, note, predicates, sshsig, standing
+from ledger import dsse, lookup, note, predicates, sshsig, standing, witness_folder
 from ledger.entries import Entry
 from ledger.errors import (
     ContradictionError,
@@ -149,7 +149,7 @@ class _Audit:
         self._contradictions()
         self._signatures(repository, [oid for oid, _ in commits])
         self._memory()
-        self.rows += cosign.rows(self._log, self._policy)
+        self.rows += witness_folder.rows(self._log, self._policy)
         self._index(len(commits))
         if self._anchored == len(commits) - 1 and all(row.status != "failed" for row in self.rows):
             self._accept()

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ledger import cosign, dsse, lookup, note, predicates, standing
+from ledger import dsse, lookup, note, predicates, standing, witness_folder
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import EnvelopeError, LedgerError, ProofError, StatementError, VerificationError
 from ledger.policy import Policy
@@ -116,7 +116,7 @@ def export(
             raise EnvelopeError(f"entry {entry.number} holds a line break and cannot stand in a file of lines")
     receipt: dict[str, Any] = {"entries": []}
     # A checkpoint that witnesses have seen says when; where none covers all of it, the newest does.
-    witnessed = cosign.newest(log, covering=entries[-1].number + 1) if entries else None
+    witnessed = witness_folder.newest(log, covering=entries[-1].number + 1) if entries else None
     proofs = log.inclusion_proofs([entry.number for entry in entries], checkpoint=witnessed)
     for entry, proof in zip(entries, proofs, strict=True):
         receipt["checkpoint"] = proof.checkpoint.decode()

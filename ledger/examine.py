@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ledger import chain, cosign, lookup, predicates, report, standing
+from ledger import chain, lookup, predicates, report, standing, witness_folder
 from ledger.audit import StrangerError, anchored, log_signers, vouches
 from ledger.chain import Made
 from ledger.entries import UNPLACED, Entry
@@ -101,7 +101,7 @@ def examine_target(target: Digest | Path, log: Log, policy: Policy, *, store: Ca
             examination.rows += differences(found, recorded) if found is not None else []
             examination.strange(digest, what)
     examination.rows.append(_standing(log, policy))
-    examination.rows += [*standing.rows(written, standing.cuts(written, events)), *cosign.rows(log, policy)]
+    examination.rows += [*standing.rows(written, standing.cuts(written, events)), *witness_folder.rows(log, policy)]
     return Report(str(target), tuple(examination.rows), {target.name if isinstance(target, Path) else str(target): digest})
 
 

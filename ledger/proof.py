@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ledger import cosign, dsse, lookup, note, publication
+from ledger import cosign, dsse, lookup, note, publication, witness_folder
 from ledger.entries import UNPLACED, Entry
 from ledger.errors import ProofError, SignatureError, VerificationError
 from ledger.policy import Policy
@@ -97,7 +97,7 @@ class Proof:
             LogError: there is no such entry.
         """
         entry = log.entry(number)
-        (proof,) = log.inclusion_proofs([number], checkpoint=cosign.newest(log, covering=number + 1))
+        (proof,) = log.inclusion_proofs([number], checkpoint=witness_folder.newest(log, covering=number + 1))
         return cls(entry.envelope, number, proof.size, proof.hashes, proof.checkpoint)
 
     @property

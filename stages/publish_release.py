@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ledger import chunks, cosign, hub, inventory, locator, lookup, oms, publication, qr
+from ledger import chunks, hub, inventory, locator, lookup, oms, publication, qr, witness_folder
 from ledger.alloy import WEIGHTS, file_hashes, model_hash
 from ledger.errors import QrError
 from ledger.hub import HubFile
@@ -31,9 +31,9 @@ from store.digest import Digest
 from store.errors import CanonicalError, NotFoundError
 
 if TYPE_CHECKING:
-    from ledger.cosign import Witness
     from ledger.keys import PublicKey, Signer
     from ledger.log import Log
+    from ledger.witness import Witness
     from store.local import LocalCas
 
 Content = Path | bytes
@@ -263,7 +263,7 @@ def release(
 
 def _cosign(log: Log, witnesses: Sequence[Witness]) -> None:
     for one in witnesses:
-        cosign.keep(log, one.cosign_log(log))
+        witness_folder.keep(log, one.cosign_log(log))
 
 
 def previewable(planned: Plan) -> bool:

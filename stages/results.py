@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ledger import bundle, cosign, lookup, predicates
+from ledger import bundle, lookup, predicates, witness_folder
 from ledger.alloy import MEASURED, PLACE, WEIGHTS, Evaluation, baselines, deliverables, measured, model_hash, plain, recipe_hash, record_of
 from ledger.log import Log
 from ledger.policy import Policy
@@ -80,7 +80,7 @@ def decided_by(recipe: Recipe, plan: Plan, keys: Iterable[Digest], *, log: Log, 
                 "materials": {name: str(digest) for name, digest in plan.materials.items()},
                 "actions": [str(key) for key in keys],
                 "head": log.head,
-                "witnessed": str(Digest.of(cosign.newest(log) or b"")),
+                "witnessed": str(Digest.of(witness_folder.newest(log) or b"")),
                 "policy": str(Digest.of(policy)),
                 "version": _version(),
             }

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger import cosign, note
+from ledger import cosign, note, witness_folder
 from ledger.audit import audit_folder
-from ledger.cosign import Witness
 from ledger.errors import FrozenError, NoteError, ProofError, RewrittenError
 from ledger.git import REF
 from ledger.hf_hub import HfHub
@@ -28,6 +27,7 @@ from ledger.sightings import Sightings
 from ledger.testing import UNSAFE_TIME, UnsafeSigner, append_runs, chain_of_runs, reopened, unsafe_log, unsafe_policy
 from ledger.tlog import consistency_proof, inclusion_proof, leaf_hash, node_hash, root, verify_consistency, verify_inclusion
 from ledger.verify import verify_log
+from ledger.witness import Witness
 from store import fsck
 from store.digest import Digest
 from store.local import LocalCas
@@ -98,20 +98,20 @@ def test_attack_03_freeze(tmp_path: Path) -> None:
     assert verify_log(log, POLICY).exit_code == 0
 
     def judged(when: float) -> list[str]:
-        return [row.status for row in cosign.rows(log, witnessed(), now=when)]
+        return [row.status for row in witness_folder.rows(log, witnessed(), now=when)]
 
     assert judged(now) == ["failed"], "never seen"
-    cosign.keep(log, Witness(WITNESS, Memory(tmp_path / "witness"), clock=lambda: now).cosign_log(log))
+    witness_folder.keep(log, Witness(WITNESS, Memory(tmp_path / "witness"), clock=lambda: now).cosign_log(log))
     assert "failed" not in judged(now + 29 * 86_400)
     assert "failed" in judged(now + 31 * 86_400), "stuck for 31 days"
     append_runs(log, chain_of_runs(5)[3:])
     assert "failed" in judged(now + 31 * 86_400), "growing is not being seen"
     with pytest.raises(FrozenError, match="Newer entries, a revocation too, may be kept from you"):
-        cosign.judge(cosign.read(note.parse_note(cosign.newest(log) or b""), witnessed()), witnessed(), now=now + 31 * 86_400)
+        cosign.judge(cosign.read(note.parse_note(witness_folder.newest(log) or b""), witnessed()), witnessed(), now=now + 31 * 86_400)
     # a cosignature with another time, by another key, or from the future is none
-    kept = next((tmp_path / ".ledger" / cosign.FOLDER).iterdir())
+    kept = next((tmp_path / ".ledger" / witness_folder.FOLDER).iterdir())
     fresh = Witness(UnsafeSigner("stranger"), Memory(tmp_path / "stranger"), clock=lambda: now + 31 * 86_400).cosign_log(log)
-    cosign.keep(log, fresh)
+    witness_folder.keep(log, fresh)
     assert "failed" in judged(now + 31 * 86_400)
     ahead = cosign.sign(log.checkpoint or b"", WITNESS, when=int(now + 400 * 86_400))
     assert "failed" in [row.status for row in cosign.travelled([ahead], witnessed(), now=now + 31 * 86_400)]
@@ -178,7 +178,7 @@ def test_attack_07_fork(tmp_path: Path) -> None:
         witness.cosign_log(fork)
     assert (caught.value.accepted, caught.value.found) == (cosigned, fork.checkpoint)
     # a reader who is shown the fork, and finds the other one's cosigned checkpoint beside it
-    folder = tmp_path / "two/.ledger" / cosign.FOLDER
+    folder = tmp_path / "two/.ledger" / witness_folder.FOLDER
     assert verify_log(fork, POLICY).exit_code == 0, "nobody can know: this reader has seen nothing else"
     folder.mkdir()
     (folder / "3").write_bytes(cosigned)
