@@ -160,7 +160,7 @@ def _progress(path: str, done: int, total: int) -> None:
 
 def _here(path: Path, expected: Expected | None, policy: Policy, workspace: Workspace | None, asked: Asked) -> Report:
     """A file or a folder: by what it is, by the attestations that travel with it where they name it, else by the ledger here."""
-    from ledger import foreign, qr, vsa
+    from ledger import foreign_report, qr, vsa
     from ledger import verify as check
     from store import files
 
@@ -185,7 +185,7 @@ def _here(path: Path, expected: Expected | None, policy: Policy, workspace: Work
         if travelling is not None:
             return replace(travelling, rows=(*rows, *travelling.rows))
     if alloy is not None and (workspace is None or not path.is_file() or not workspace.log.by_subject(hashed(path))):
-        return foreign.examine_foreign(alloy, expected, folder=path if path.is_dir() else None)
+        return foreign_report.examine_foreign(alloy, expected, folder=path if path.is_dir() else None)
     if workspace is None and rows:
         text = f"who made {path.name}, and from what: no attestations lie beside it, and no ledger is here"
         return check.Report(str(path), (*rows, check.Row("unverified", text)), {path.name: hashed(path)})

@@ -33,7 +33,8 @@ from ledger.errors import (
     LogError,
     ProofError,
 )
-from ledger.foreign import examine_foreign, find
+from ledger.foreign import find
+from ledger.foreign_report import examine_foreign
 from ledger.hub import Hub, HubFile, git_blob_oid, is_commit, lfs_pointer_oid
 from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, SIGNATURE, WEIGHTS, Inventory, Unread, ends, some
 from ledger.judge import document, judge, model_signature, signature_over

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger.errors import AlloyError, LogError
-from ledger.foreign import examine_foreign
+from ledger.foreign_report import examine_foreign
 from ledger.locator import Expected
 from ledger.repo_chain import START, Stage, examine_chain, link, load, of_repository, recompute
 from store.digest import Digest
