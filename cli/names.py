@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cli.errors import UsageError
+from ledger.loose import as_dict
 from store.digest import Digest
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _read_run(file: Path) -> Run | None:
         value = json.loads(file.read_text(encoding="utf-8"))
         outputs = {
             str(group): {str(name): Digest.parse(text) for name, text in named.items()}
-            for group, named in _mapping(value.get("outputs")).items()
+            for group, named in as_dict(value.get("outputs")).items()
         }
         roots = tuple(Digest.parse(text) for text in value.get("roots", ()))
         counts = {name: int(value[name]) for name in ("total", "found", "done", "failed") if isinstance(value.get(name), int)}
@@ -118,14 +119,10 @@ def _read_run(file: Path) -> Run | None:
         return Run(
             file.stem, str(value["recipe"]), str(value["state"]), str(value.get("startedOn", "")),
             pid if isinstance(pid, int) else None, outputs, roots, counts,
-            next((Path(name) for name in _mapping(value.get("wrote")) if str(name).endswith(".alloy.json")), None),
+            next((Path(name) for name in as_dict(value.get("wrote")) if str(name).endswith(".alloy.json")), None),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def latest_run(folder: Path, recipe: str) -> Run | None:

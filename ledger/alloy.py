@@ -19,7 +19,7 @@ from typing import Any
 from store import canonical, files
 from store.digest import Digest
 
-WEIGHTS = (".safetensors", ".gguf")
+HASHED = (".safetensors", ".gguf")
 """File names that count as weights for `modelHash`."""
 
 MEASURED = ("name", "metric", "score", "baseScore", "delta", "resultHash", "samplesPath", "baseResultHash", "baseSamplesPath")
@@ -147,7 +147,7 @@ def kept_in_lfs(name: str, size: int) -> bool | None:
     >>> kept_in_lfs("a.gguf", 5), kept_in_lfs("config.json", 700), kept_in_lfs("picture.png", 700), kept_in_lfs("eval/x.nll", 2**24)
     (True, False, None, True)
     """
-    if name.endswith(WEIGHTS) or size > _REGULAR_BYTES:
+    if name.endswith(HASHED) or size > _REGULAR_BYTES:
         return True
     small = size < 2**20 and name.rpartition("/")[2].endswith((".json", ".jsonl", ".txt", ".jinja", ".yaml", ".md"))
     return False if small else None

@@ -20,12 +20,13 @@ from ledger.examine import Examination, folder_of, held, holding
 from ledger.inventory import ALLOY, ATTESTATIONS, PROOF, WEIGHTS, Inventory, Unread, base, ends, folders, risky, some
 from ledger.locator import Expected
 from ledger.lookup import Trusted
+from ledger.loose import as_dict, as_list
 from ledger.manifest import Listed
 from ledger.policy import Policy
 from ledger.proof import Proof
 from ledger.publication import PUBLICATION, RELEASED, Publication
 from ledger.report import Row, printable
-from ledger.retold import Retold, as_dict, as_list
+from ledger.retold import Retold
 from ledger.vsa import VSA
 from store import canonical
 from store.digest import Digest

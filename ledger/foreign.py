@@ -22,6 +22,7 @@ from ledger.alloy import file_hash
 from ledger.alloy_format import Fault
 from ledger.errors import AlloyError
 from ledger.inventory import base
+from ledger.loose import as_dict
 from ledger.repo_chain import CHAIN
 from ledger.report import printable
 from store import canonical
@@ -130,13 +131,3 @@ def find(names: Iterable[str], repo: str) -> str | None:
         if found:
             return min(found, key=lambda name: (name.count("/"), name))
     return others[0] if len(others) == 1 else None
-
-
-def as_dict(value: Any) -> dict[str, Any]:
-    """What stands where an object should; an empty one for anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def as_list(value: Any) -> list[Any]:
-    """What stands where a list should; an empty one for anything else."""
-    return value if isinstance(value, list) else []

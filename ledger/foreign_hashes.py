@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ledger.alloy import WEIGHTS, legacy_model_hash, model_hash, receiptless_hash
-from ledger.foreign import ForeignAlloy, as_dict, as_list
+from ledger.alloy import HASHED, legacy_model_hash, model_hash, receiptless_hash
+from ledger.foreign import ForeignAlloy
 from ledger.inventory import base
+from ledger.loose import as_dict, as_list
 from ledger.report import printable
 from store import files
 from store.digest import Digest
@@ -153,7 +154,7 @@ def _model_hash(alloy: ForeignAlloy, place: str, listing: Listing | None, folder
         else:
             claims.append(_claim(where, stated, "differs", f"the files that the alloy lists give {model_hash(listed)}"))
     if listing is not None:
-        there = [(file.path, file.sha256) for file in listing.files if file.sha256 is not None and file.path.endswith(WEIGHTS)]
+        there = [(file.path, file.sha256) for file in listing.files if file.sha256 is not None and file.path.endswith(HASHED)]
         found = next(((kind, names) for kind, names, group in _kinds(there) if model_hash(group).hex == stated), None)
         if found is not None:
             text = f"canonical, over the {found[0]} files that the Hub lists for {listing.repo} at {listing.commit[:12]}"
@@ -188,7 +189,7 @@ def _model_hash(alloy: ForeignAlloy, place: str, listing: Listing | None, folder
 def _kinds(named: Sequence[tuple[str, Digest]]) -> list[tuple[str, list[str], list[tuple[str, Digest]]]]:
     """The sets of files that a modelHash may be over, one kind of weights or all, by path or base name: label, paths, what is hashed."""
     found: list[tuple[str, list[str], list[tuple[str, Digest]]]] = []
-    for ending in (".safetensors", ".gguf", WEIGHTS):
+    for ending in (".safetensors", ".gguf", HASHED):
         group = [(name, digest) for name, digest in named if name.endswith(ending)]
         label = f"{len(group)} {ending if isinstance(ending, str) else 'weight'}"
         if group:
@@ -202,7 +203,7 @@ def _listed(alloy: ForeignAlloy) -> list[tuple[str, Digest]]:
     found: list[tuple[str, Digest]] = []
     for item in as_list(alloy.integrity.get("fileHashes")):
         name, digits = as_dict(item).get("filename"), _hex(as_dict(item).get("sha256"))
-        if isinstance(name, str) and digits is not None and name.endswith(WEIGHTS):
+        if isinstance(name, str) and digits is not None and name.endswith(HASHED):
             found.append((name, Digest.parse(f"sha256:{digits}")))
     return found
 
@@ -289,7 +290,7 @@ def _weights(folder: Path) -> dict[str, Path]:
         found = {
             path.relative_to(folder).as_posix(): path
             for path in sorted(place.iterdir() if place.is_dir() else ())
-            if path.name.endswith(WEIGHTS) and path.is_file()
+            if path.name.endswith(HASHED) and path.is_file()
         }
         if found:
             return found

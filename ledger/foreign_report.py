@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ledger import alloy_format
 from ledger.alloy import file_hash, receiptless_hash
 from ledger.errors import AlloyError
-from ledger.foreign import ForeignAlloy, as_dict, as_list, is_chain, load
+from ledger.foreign import ForeignAlloy, is_chain, load
 from ledger.foreign_hashes import HashClaim, hashes
 from ledger.inventory import ALLOY, ATTESTATIONS, CODE, WEIGHTS, base, ends, risky, some
+from ledger.loose import as_dict, as_list
 from ledger.repo_chain import examine_chain
 from ledger.report import Report, Row, printable
 from ledger.unsigned import MAX_BYTES, UnsignedReport, bytes_row, prefix_text

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ledger.errors import AlloyError, LogError
 from ledger.git import Repository
+from ledger.loose import as_dict
 from ledger.report import Report, Row, printable
 from ledger.unsigned import MAX_BYTES, UnsignedReport, prefix_text
 from store import canonical, files
@@ -246,8 +247,8 @@ def _links(chain: Chain, computed: Sequence[Digest]) -> list[Row]:
 def _stated(chain: Chain, computed: Sequence[Digest]) -> list[Row]:
     """What the file repeats of its last hash and of its length."""
     raw, end = chain.raw, computed[-1].hex
-    integrity = _dict(raw.get("integrity"))
-    code = _dict(integrity.get("code"))
+    integrity = as_dict(raw.get("integrity"))
+    code = as_dict(integrity.get("code"))
     wanted: dict[str, tuple[Any, Any]] = {
         "chainHash": (raw.get("chainHash"), end),
         "integrity.alloyHash": (integrity.get("alloyHash", end), end),
@@ -336,10 +337,6 @@ def _same_time(one: str, other: str) -> bool:
         return datetime.fromisoformat(one) == datetime.fromisoformat(other) and one[:19] == other[:19]
     except ValueError:
         return False
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _named(stage: Stage) -> str:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger import alloy_format, predicates
-from ledger.alloy import MEASURED, PLACE, Evaluation, baselines, deliverables, measured, model_hash, recipe_hash
-from ledger.alloy import WEIGHTS as HASHED
+from ledger.alloy import HASHED, MEASURED, PLACE, Evaluation, baselines, deliverables, measured, model_hash, recipe_hash
 from ledger.entries import UNPLACED
 from ledger.errors import ProofError
 from ledger.examine import Examination
 from ledger.inventory import base, some
+from ledger.loose import as_dict, as_list
 from ledger.report import Row, printable
 from store import canonical
 from store.digest import Digest
@@ -234,16 +234,6 @@ class Retold:
 def _signed(item: Mapping[str, Any]) -> dict[str, Any]:
     """Of a result in an alloy, what was signed: all but what follows from it, and where it is."""
     return {key: value for key, value in item.items() if key not in MEASURED and key not in PLACE}
-
-
-def as_dict(value: Any) -> dict[str, Any]:
-    """The value if it is an object, else an empty one: whoever wrote it may have written anything."""
-    return value if isinstance(value, dict) else {}
-
-
-def as_list(value: Any) -> list[Any]:
-    """The value if it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
 
 
 def _same_size(said: object, size: int | None) -> bool:

@@ -14,6 +14,7 @@ from ledger import lookup, predicates
 from ledger.chain import Made
 from ledger.errors import LedgerError
 from ledger.lookup import Trusted
+from ledger.loose import as_dict
 from stages.card_facts import Base, Difference, Loads, Measured, Result, Row, Source, Step, Table
 from stages.errors import StageError
 from stages.markdown import code, md
@@ -63,9 +64,9 @@ def _baselines(evidence: Evidence, outputs: Sequence[Output], dataset: str) -> l
         run = evidence.made(digest) if output.startswith("metrics-") and not output.startswith("metrics-perplexity") else None
         if run is None or not evidence.store.has(digest):
             continue
-        said = _dict(evidence.read(digest))
-        metrics, settings = _dict(said.get("metrics")), _dict(said.get("settings"))
-        if _dict(_dict(said.get("dataset")).get("digest")).get("sha256") != dataset or "perplexity" not in metrics:
+        said = as_dict(evidence.read(digest))
+        metrics, settings = as_dict(said.get("metrics")), as_dict(said.get("settings"))
+        if as_dict(as_dict(said.get("dataset")).get("digest")).get("sha256") != dataset or "perplexity" not in metrics:
             continue
         measured = Measured(
             value=float(metrics["perplexity"]),
@@ -135,7 +136,7 @@ def _told(evidence: Evidence, item: Mapping[str, Any]) -> Trusted | None:
     """The evaluation that a row of a comparison repeats."""
     for one in evidence.counting(Digest.parse(item["digest"])):
         said = one.statement.predicate
-        if one.statement.predicate_type == predicates.EVALUATION and _dict(said.get("metrics")).get("perplexity") == item["perplexity"]:
+        if one.statement.predicate_type == predicates.EVALUATION and as_dict(said.get("metrics")).get("perplexity") == item["perplexity"]:
             return one
     return None
 
@@ -160,7 +161,7 @@ def _difference(item: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], sour
 
 def _measured(evidence: Evidence, evaluation: Trusted) -> Measured:
     said = evaluation.statement.predicate
-    metrics = _dict(said.get("metrics"))
+    metrics = as_dict(said.get("metrics"))
     return Measured(
         value=float(metrics["perplexity"]),
         stderr=next((_number(metrics[name]) for name in _ERRORS if metrics.get(name) is not None), None),
@@ -172,12 +173,12 @@ def _measured(evidence: Evidence, evaluation: Trusted) -> Measured:
 
 def _table(evaluation: Trusted, datasets: Mapping[str, str], rows: tuple[Row, ...], notes: tuple[str, ...]) -> Table:
     said = evaluation.statement.predicate
-    digest = str(_dict(_dict(said.get("dataset")).get("digest")).get("sha256", ""))
-    settings = _dict(said.get("settings"))
+    digest = str(as_dict(as_dict(said.get("dataset")).get("digest")).get("sha256", ""))
+    settings = as_dict(said.get("settings"))
     return Table(
         dataset=datasets.get(digest, "a text"),
         digest=digest,
-        scored=_count(_dict(said.get("tokens")).get("scored")),
+        scored=_count(as_dict(said.get("tokens")).get("scored")),
         context=_count(settings.get("nCtx")),
         chunks=_count(settings.get("chunks")),
         toolchains=tuple(str(name) for name in said.get("toolchains", []) if isinstance(said.get("toolchains"), list)),
@@ -194,15 +195,15 @@ def _alone(
     for tier, digest in chosen.ggufs.items():
         for one in evidence.counting(digest):
             said = one.statement.predicate
-            metrics = _dict(said.get("metrics"))
-            dataset = str(_dict(_dict(said.get("dataset")).get("digest")).get("sha256", ""))
+            metrics = as_dict(said.get("metrics"))
+            dataset = str(as_dict(as_dict(said.get("dataset")).get("digest")).get("sha256", ""))
             if (
                 one.statement.predicate_type != predicates.EVALUATION
                 or said.get("benchmark") != "perplexity"
                 or "perplexity" not in metrics
             ):
                 continue
-            chunks = _count(_dict(said.get("settings")).get("chunks"))
+            chunks = _count(as_dict(said.get("settings")).get("chunks"))
             if (digest, dataset) in shown:
                 continue
             size = evidence.store.size(digest) if evidence.store.has(digest) else None
@@ -221,8 +222,8 @@ def results(evidence: Evidence, chosen: Chosen, names: Mapping[Digest, str], dat
             said = one.statement.predicate
             if one.statement.predicate_type != predicates.EVALUATION or said.get("benchmark") == "perplexity":
                 continue
-            metrics = _dict(said.get("metrics"))
-            dataset = str(_dict(_dict(said.get("dataset")).get("digest")).get("sha256", ""))
+            metrics = as_dict(said.get("metrics"))
+            dataset = str(as_dict(as_dict(said.get("dataset")).get("digest")).get("sha256", ""))
             source = evidence.source(one, _key(said.get("action")))
             for metric in sorted(metric for metric in metrics if not metric.lower().startswith("stderr")):
                 error = next((str(metrics[key]) for key in (f"{metric}Stderr", *_ERRORS) if metrics.get(key) is not None), None)
@@ -403,7 +404,7 @@ def loss_points(evidence: Evidence, made: Sequence[Made]) -> list[tuple[int, flo
         if one.action.stage != "train-segment":
             continue
         for run in lookup.sift(evidence.log.lookup(one.action.key), evidence.policy)[0][:1]:
-            noted = _dict(predicates.byproducts_of(run.statement).get("notes")).get("loss", [])
+            noted = as_dict(predicates.byproducts_of(run.statement).get("notes")).get("loss", [])
             for item in noted if isinstance(noted, list) else []:
                 points[int(item[0])] = float(item[1])
     return sorted(points.items())
@@ -424,10 +425,6 @@ def _key(value: Any) -> Digest | None:
         return Digest.parse(value)
     except (StoreError, TypeError, AttributeError):
         return None
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _number(value: Any) -> float | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledger import chunks, hub, inventory, locator, lookup, oms, publication, qr, witness_folder
-from ledger.alloy import WEIGHTS, file_hashes, model_hash
+from ledger.alloy import HASHED, file_hashes, model_hash
 from ledger.errors import QrError
 from ledger.hub import HubFile
 from ledger.lookup import Trusted
@@ -136,7 +136,7 @@ def alloy_bytes(planned: Plan, *, store: LocalCas, scratch: Path, when: str, ear
         (scratch / "chunks").write_bytes(planned.chunks)
         published[name], known[name] = scratch / "chunks", (Digest.of(planned.chunks), len(planned.chunks))
     told["integrity"]["fileHashes"] = file_hashes(published, known=known)
-    weights = [(file.path, file.digest) for file in planned.files if file.path.endswith(WEIGHTS)]
+    weights = [(file.path, file.digest) for file in planned.files if file.path.endswith(HASHED)]
     told["integrity"]["modelHash"] = str(model_hash(weights))
     alloy["results"] = told
     target = f"hf:{planned.order.repo}"
@@ -270,7 +270,7 @@ def previewable(planned: Plan) -> bool:
     """Whether a preview can be made in spite of its faults: every file is here as attested, and none has the name of another."""
     known = all(one.check not in ("bytes", "statements") for one in planned.faults)
     here = {file.path for file in planned.files if file.local is not None}
-    named = any(file.path.endswith(WEIGHTS) for file in planned.files) and len(here) == len(planned.files)
+    named = any(file.path.endswith(HASHED) for file in planned.files) and len(here) == len(planned.files)
     return known and named and here.isdisjoint({"README.md"} | derived(planned.stem)) and not any(is_picture(path) for path in here)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger import bundle, lookup, predicates, witness_folder
-from ledger.alloy import MEASURED, PLACE, WEIGHTS, Evaluation, baselines, deliverables, measured, model_hash, plain, recipe_hash, record_of
+from ledger.alloy import HASHED, MEASURED, PLACE, Evaluation, baselines, deliverables, measured, model_hash, plain, recipe_hash, record_of
 from ledger.log import Log
 from ledger.policy import Policy
 from stages.lowering import Plan
@@ -164,11 +164,11 @@ def weight_files(recipe: str, outputs: Mapping[str, Mapping[str, Digest]], store
     for name, digest in deliverables(recipe, flat(outputs)).items():
         if not store.has(digest):
             continue
-        if name.endswith(WEIGHTS):
+        if name.endswith(HASHED):
             files.append((name, digest, store.size(digest)))
         elif tree.is_tree(store, digest):
             inside = tree.load(store, digest).entries
-            files += [(f"{name}/{item.path}", item.digest, item.size) for item in inside if item.path.endswith(WEIGHTS)]
+            files += [(f"{name}/{item.path}", item.digest, item.size) for item in inside if item.path.endswith(HASHED)]
     return sorted(files)
 
 
