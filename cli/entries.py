@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -64,17 +63,16 @@ class EntryView:
     @property
     def recipe(self) -> str:
         """The recipe whose run recorded it, or nothing."""
-        return str(self._metadata.get("invocationId", "")).partition("/")[0]
+        from ledger import predicates
+
+        return str(predicates.metadata_of(self.statement).get("invocationId", "")).partition("/")[0] if self.statement is not None else ""
 
     @property
     def elapsed_s(self) -> float | None:
         """How long the action took, by the clock of whoever ran it."""
-        times = [self._metadata.get(name) for name in ("startedOn", "finishedOn")]
-        try:
-            start, end = (datetime.fromisoformat(str(text)) for text in times)
-            return (end - start).total_seconds()
-        except (ValueError, TypeError):
-            return None
+        from ledger import predicates
+
+        return predicates.elapsed_s(self.statement) if self.statement is not None else None
 
     @property
     def when(self) -> datetime:
@@ -90,12 +88,6 @@ class EntryView:
             return "unreadable"
         parts = [part for part in self.statement.predicate_type.replace("/", ":").split(":") if part]
         return next((part for part in reversed(parts) if not (part.startswith("v") and part[1:].isdigit())), "unknown")
-
-    @property
-    def _metadata(self) -> Mapping[str, Any]:
-        details = self.statement.predicate.get("runDetails") if self.statement is not None else None
-        metadata = details.get("metadata") if isinstance(details, dict) else None
-        return metadata if isinstance(metadata, dict) else {}
 
     def facts(self) -> dict[str, Any]:
         """The entry as JSON."""

@@ -415,14 +415,11 @@ def _evaluation(statement: Statement) -> str:
     metrics = metrics if isinstance(metrics, Mapping) else {}
     name = str(predicate.get("benchmark", "evaluation"))
     main = name if name in metrics else next(iter(sorted(metrics)), "")
-    error = next((metrics[key] for key in ("stderrClustered", "stderr", "stderrIid") if metrics.get(key) is not None), None)
+    error = predicates.stderr_of(metrics)
     value = _rounded(metrics[main], error) if main else ""
     text = f"{name} {value}" if main == name else f"{name}: {main} {value}" if main else name
-    dataset = predicate.get("dataset")
-    digest = (
-        dataset.get("digest", {}).get("sha256") if isinstance(dataset, Mapping) and isinstance(dataset.get("digest"), Mapping) else None
-    )
-    return printable(text + (f" on {str(digest)[:8]}.." if digest else ""))
+    digest = predicates.dataset_of(predicate)
+    return printable(text + (f" on {digest[:8]}.." if digest else ""))
 
 
 def _rounded(value: object, error: object) -> str:

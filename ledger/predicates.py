@@ -14,10 +14,12 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ledger.errors import PublicKeyError, StatementError
 from ledger.keys import PublicKey
+from ledger.loose import as_dict
 from ledger.statement import MAX_INTEGER, Statement, check_name, descriptor, refuse_ambiguous, sha256_of
 from store import canonical
 from store.actions import Action
@@ -32,6 +34,9 @@ PURITIES = ("P", "E")
 KEY_EVENTS = ("added", "superseded", "revoked")
 
 _BUILD_TYPE = re.compile(r"urn:alloy-ledger:stage:([a-z][a-z0-9]*(?:-[a-z0-9]+)*):([1-9][0-9]{0,14})\Z")
+_STDERRS = ("stderrClustered", "stderr", "stderrIid")
+"""By chunk, of unknown kind, as if tokens did not depend on each other: the last is too small."""
+
 _DECIDING = {"buildType", "externalParameters", "internalParameters", "resolvedDependencies"}
 
 
@@ -143,6 +148,21 @@ def builder_of(statement: Statement) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def metadata_of(statement: Statement) -> Mapping[str, Any]:
+    """What a run says of itself (`invocationId`, `startedOn`, `finishedOn`); other tools may leave any of it out, or all."""
+    return as_dict(as_dict(statement.predicate.get("runDetails")).get("metadata"))
+
+
+def elapsed_s(statement: Statement) -> float | None:
+    """How long a run took, in seconds, by the clock of whoever ran it, which may have gone backwards; None when it does not say."""
+    metadata = metadata_of(statement)
+    try:
+        start, end = (datetime.fromisoformat(str(metadata.get(name))) for name in ("startedOn", "finishedOn"))
+        return (end - start).total_seconds()
+    except (ValueError, TypeError):  # no time, or one with a zone and one without
+        return None
+
+
 def environment_of(statement: Statement) -> tuple[Mapping[str, Any] | None, Digest | None]:
     """The environment that a run recorded and its digest, which is recomputed, never taken from the statement; (None, None) when none was.
 
@@ -179,6 +199,25 @@ def computed_by(statement: Statement) -> Digest | None:
         return Digest.parse(key) if isinstance(key, str) and statement.predicate_type != RUN else None
     except DigestError:
         return None
+
+
+def dataset_of(evaluation: Mapping[str, Any]) -> str:
+    """The SHA-256 of what an evaluation measured on, in hex digits, as its predicate names it; "" when it names none.
+
+    >>> dataset_of({"dataset": {"digest": {"sha256": "5c0d"}}}), dataset_of({"dataset": "a text"})
+    ('5c0d', '')
+    """
+    named = as_dict(as_dict(evaluation.get("dataset")).get("digest")).get("sha256")
+    return named if isinstance(named, str) else ""
+
+
+def stderr_of(metrics: Mapping[str, Any]) -> Any:
+    """The standard error that goes with an evaluation's main metric, as it is written; the honest one of several, None when there is none.
+
+    >>> stderr_of({"perplexity": "41.9", "stderrIid": "0.6", "stderrClustered": "1.1"}), stderr_of({"stderrClustered": None})
+    ('1.1', None)
+    """
+    return next((metrics[name] for name in _STDERRS if metrics.get(name) is not None), None)
 
 
 def byproducts_of(statement: Statement) -> dict[str, Any]:

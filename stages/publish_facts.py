@@ -24,9 +24,6 @@ from store.actions import Action
 from store.digest import Digest
 from store.errors import StoreError
 
-_ERRORS = ("stderrClustered", "stderr", "stderrIid")
-
-
 # --- numbers -------------------------------------------------------------------------------------------------------------------
 
 
@@ -66,7 +63,7 @@ def _baselines(evidence: Evidence, outputs: Sequence[Output], dataset: str) -> l
             continue
         said = as_dict(evidence.read(digest))
         metrics, settings = as_dict(said.get("metrics")), as_dict(said.get("settings"))
-        if as_dict(as_dict(said.get("dataset")).get("digest")).get("sha256") != dataset or "perplexity" not in metrics:
+        if predicates.dataset_of(said) != dataset or "perplexity" not in metrics:
             continue
         measured = Measured(
             value=float(metrics["perplexity"]),
@@ -164,16 +161,16 @@ def _measured(evidence: Evidence, evaluation: Trusted) -> Measured:
     metrics = as_dict(said.get("metrics"))
     return Measured(
         value=float(metrics["perplexity"]),
-        stderr=next((_number(metrics[name]) for name in _ERRORS if metrics.get(name) is not None), None),
+        stderr=_number(predicates.stderr_of(metrics)),
         low=_number(metrics.get("low")),
         high=_number(metrics.get("high")),
-        source=evidence.source(evaluation, _key(said.get("action"))),
+        source=evidence.source(evaluation, predicates.computed_by(evaluation.statement)),
     )
 
 
 def _table(evaluation: Trusted, datasets: Mapping[str, str], rows: tuple[Row, ...], notes: tuple[str, ...]) -> Table:
     said = evaluation.statement.predicate
-    digest = str(as_dict(as_dict(said.get("dataset")).get("digest")).get("sha256", ""))
+    digest = predicates.dataset_of(said)
     settings = as_dict(said.get("settings"))
     return Table(
         dataset=datasets.get(digest, "a text"),
@@ -196,7 +193,7 @@ def _alone(
         for one in evidence.counting(digest):
             said = one.statement.predicate
             metrics = as_dict(said.get("metrics"))
-            dataset = str(as_dict(as_dict(said.get("dataset")).get("digest")).get("sha256", ""))
+            dataset = predicates.dataset_of(said)
             if (
                 one.statement.predicate_type != predicates.EVALUATION
                 or said.get("benchmark") != "perplexity"
@@ -223,12 +220,13 @@ def results(evidence: Evidence, chosen: Chosen, names: Mapping[Digest, str], dat
             if one.statement.predicate_type != predicates.EVALUATION or said.get("benchmark") == "perplexity":
                 continue
             metrics = as_dict(said.get("metrics"))
-            dataset = str(as_dict(as_dict(said.get("dataset")).get("digest")).get("sha256", ""))
-            source = evidence.source(one, _key(said.get("action")))
+            dataset = predicates.dataset_of(said)
+            source = evidence.source(one, predicates.computed_by(one.statement))
             for metric in sorted(metric for metric in metrics if not metric.lower().startswith("stderr")):
-                error = next((str(metrics[key]) for key in (f"{metric}Stderr", *_ERRORS) if metrics.get(key) is not None), None)
                 if metric.endswith("Stderr"):
                     continue
+                own = metrics.get(f"{metric}Stderr")
+                error = predicates.stderr_of(metrics) if own is None else own
                 found.append(
                     Result(
                         file=name,
@@ -236,7 +234,7 @@ def results(evidence: Evidence, chosen: Chosen, names: Mapping[Digest, str], dat
                         dataset=datasets.get(dataset, dataset[:12]),
                         metric=metric,
                         value=str(metrics[metric]),
-                        stderr=error,
+                        stderr=None if error is None else str(error),
                         source=source,
                     )
                 )
@@ -418,13 +416,6 @@ def datasets_of(materials: Mapping[str, str]) -> dict[str, str]:
 def _listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
-
-
-def _key(value: Any) -> Digest | None:
-    try:
-        return Digest.parse(value)
-    except (StoreError, TypeError, AttributeError):
-        return None
 
 
 def _number(value: Any) -> float | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ledger import chunks, hub, inventory, locator, lookup, oms, publication, qr, witness_folder
+from ledger import chunks, hub, inventory, locator, lookup, oms, predicates, publication, qr, witness_folder
 from ledger.alloy import HASHED, file_hashes, model_hash
 from ledger.errors import QrError
 from ledger.hub import HubFile
@@ -153,9 +153,7 @@ def alloy_bytes(planned: Plan, *, store: LocalCas, scratch: Path, when: str, ear
 def _finished(evidence: Evidence, key: Digest) -> str:
     """When a trusted run of an action was finished, by its statement."""
     for one in lookup.sift(evidence.log.lookup(key), evidence.policy)[0]:
-        details = one.statement.predicate.get("runDetails")
-        metadata = details.get("metadata") if isinstance(details, Mapping) else None
-        if isinstance(metadata, Mapping):
+        if metadata := predicates.metadata_of(one.statement):
             return str(metadata.get("finishedOn", ""))
     return ""
 

@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,7 +125,7 @@ def vouched(entry: Entry, policy: Policy) -> Vouched:
         )
     exact = predicates.exact_in(statement) is not None
     environment = predicates.environment_of(statement)[0] if exact else None
-    return Vouched(entry, action, names, statement.subjects, environment, _seconds(statement.predicate))
+    return Vouched(entry, action, names, statement.subjects, environment, max(0.0, predicates.elapsed_s(statement) or 0.0))
 
 
 def runs_behind(entry: Entry, log: Log, policy: Policy, me: str) -> tuple[Vouched, ...]:
@@ -215,17 +214,6 @@ def unconfirmed(log: Log, policy: Policy, me: str) -> Unconfirmed:
 def _clash(one: Vouched, other: Vouched) -> bool:
     comparable = None in (one.environment, other.environment) or one.environment == other.environment
     return comparable and dict(one.outputs) != dict(other.outputs)
-
-
-def _seconds(predicate: Mapping[str, Any]) -> float:
-    details = predicate.get("runDetails")
-    metadata = details.get("metadata") if isinstance(details, Mapping) else None
-    times = [metadata.get(name) for name in ("startedOn", "finishedOn")] if isinstance(metadata, Mapping) else []
-    try:
-        start, end = (datetime.fromisoformat(str(text)) for text in times)
-        return max(0.0, (end - start).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
 
 
 # --- doing it again --------------------------------------------------------------------------------------------------------------------

@@ -16,12 +16,12 @@ from ledger import bundle, lookup, predicates, witness_folder
 from ledger.alloy import HASHED, MEASURED, PLACE, Evaluation, baselines, deliverables, measured, model_hash, plain, recipe_hash, record_of
 from ledger.log import Log
 from ledger.policy import Policy
+from ledger.statement import Statement
 from stages.lowering import Plan
 from stages.recipe import Recipe
 from store import canonical, tree
 from store.cas import Cas
 from store.digest import Digest
-from store.errors import DigestError
 from store.files import replace_file
 from store.local import LocalCas
 
@@ -142,19 +142,16 @@ def _benchmarks(outputs: Mapping[str, Mapping[str, Digest]], comparison: Any, lo
                 said = one.statement.predicate
                 # One that has such keys itself could not be told from what follows from it; the attestations have it.
                 if one.statement.predicate_type == predicates.EVALUATION and not {*MEASURED, *PLACE} & set(said):
-                    evaluation = Evaluation(digest=digest, predicate=said, record=_record(said, log, policy))
+                    evaluation = Evaluation(digest=digest, predicate=said, record=_record(one.statement, log, policy))
                     found.append((evaluation, {"subject": name, "digest": str(digest), "entry": one.entry.number, **said}))
     evaluations, bases = [evaluation for evaluation, _ in found], baselines(comparison)
     return [{**measured(evaluation, evaluations, bases), **row} for evaluation, row in found]
 
 
-def _record(said: Mapping[str, Any], log: Log, policy: Policy) -> tuple[str, Digest] | None:
+def _record(said: Statement, log: Log, policy: Policy) -> tuple[str, Digest] | None:
     """The record of each item of an evaluation: the output of its run, if that counts."""
-    try:
-        key = Digest.parse(said["action"])
-    except (KeyError, DigestError):
-        return None
-    runs = lookup.sift(log.lookup(key), policy)[0]
+    key = predicates.computed_by(said)
+    runs = lookup.sift(log.lookup(key), policy)[0] if key is not None else []
     return record_of(runs[0].statement.subjects) if runs else None
 
 

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from ledger import predicates
 from ledger.log import Log
 from ledger.lookup import Hit
 from stages import events, executor, leases, record
@@ -82,7 +82,7 @@ class Work:
 
     def _take(self, key: Digest, hit: Hit) -> list[Digest]:
         self.found[key] = hit
-        self.finished[key] = str(_metadata(hit).get("finishedOn", ""))
+        self.finished[key] = str(predicates.metadata_of(hit.statement).get("finishedOn", ""))
         fresh = self.resolution.finish(key, hit.outputs)
         outputs = {name: str(digest) for name, digest in hit.outputs.items()}
         for user in self.resolution.users[key]:
@@ -328,11 +328,4 @@ def group(node: str) -> str:
 
 
 def _recipe_of(hit: Hit) -> str:
-    return str(_metadata(hit).get("invocationId", "")).split("/", 1)[0]
-
-
-def _metadata(hit: Hit) -> Mapping[str, Any]:
-    """What the run says about itself; other tools may leave it out."""
-    details = hit.statement.predicate.get("runDetails")
-    metadata = details.get("metadata") if isinstance(details, Mapping) else None
-    return metadata if isinstance(metadata, Mapping) else {}
+    return str(predicates.metadata_of(hit.statement).get("invocationId", "")).split("/", 1)[0]
