@@ -250,7 +250,7 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
         choices = typing.get_args(hint)
         if value is None and type(None) in choices:
             return None
-        return _from_json(next(choice for choice in choices if choice is not type(None)), value, where)
+        return _from_json(_choose([choice for choice in choices if choice is not type(None)], value, where), value, where)
     if origin is Literal:
         if value not in typing.get_args(hint):
             raise SpecError(f"{where} is {value!r}; it must be one of {', '.join(map(str, typing.get_args(hint)))}")
@@ -268,3 +268,15 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise SpecError(f"{where} is {value!r}; it must be {getattr(hint, '__name__', hint)}")
+
+
+def _choose(choices: list[Any], value: Any, where: str) -> Any:
+    """Which of several kinds a value is of: specs that stand side by side tell themselves apart by `model_type`, one word each."""
+    if len(choices) == 1 or not isinstance(value, Mapping):
+        return choices[0]
+    words = {word: choice for choice in choices for word in typing.get_args(typing.get_type_hints(choice)["model_type"])}
+    default = typing.get_args(typing.get_type_hints(choices[0])["model_type"])[0]
+    word = value.get("model_type", default)
+    if word not in words:
+        raise SpecError(f"{where}: model_type is {word!r}; it must be one of {', '.join(words)}")
+    return words[word]

@@ -24,8 +24,8 @@ MAX_MIXTURE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """The shape of a Mixtral model, by the field names of its config.json. Everything else is as transformers has it."""
+class Mixtral:
+    """The shape of a Mixtral model (routed experts), by the field names of its config.json. Everything else is as transformers has it."""
 
     model_type: Literal["mixtral"] = "mixtral"
     hidden_size: int
@@ -42,20 +42,68 @@ class Architecture:
     tie_word_embeddings: bool = False
 
     def __post_init__(self) -> None:
-        for name in (item.name for item in fields(self) if item.name.startswith(("hidden", "intermediate", "num_", "max_"))):
-            if getattr(self, name) < 1:
-                raise SpecError(f"architecture: {name} is {getattr(self, name)}; it must be at least 1")
-        if self.hidden_size % self.num_attention_heads:
-            raise SpecError(
-                f"architecture: hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
-            )
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise SpecError(
-                f"architecture: num_attention_heads {self.num_attention_heads} is not a multiple of "
-                f"num_key_value_heads {self.num_key_value_heads}"
-            )
+        _check_shape(self)
+        _check_groups(self.num_attention_heads, self.num_key_value_heads)
         if self.num_experts_per_tok > self.num_local_experts:
             raise SpecError(f"architecture: {self.num_experts_per_tok} experts per token of {self.num_local_experts}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Llama:
+    """The shape of a Llama model (dense, gated), likewise."""
+
+    model_type: Literal["llama"]
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int = 2048
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-05
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        _check_shape(self)
+        _check_groups(self.num_attention_heads, self.num_key_value_heads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GptNeox:
+    """The shape of a GPT-NeoX model (dense, attention beside the MLP, layer norm with bias), likewise."""
+
+    model_type: Literal["gpt_neox"]
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    max_position_embeddings: int = 2048
+    rope_theta: float = 10000.0
+    layer_norm_eps: float = 1e-05
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        _check_shape(self)
+
+
+Architecture = Mixtral | Llama | GptNeox
+
+
+def _check_shape(shape: Architecture) -> None:
+    for name in (item.name for item in fields(shape) if item.name.startswith(("hidden", "intermediate", "num_", "max_"))):
+        if getattr(shape, name) < 1:
+            raise SpecError(f"architecture: {name} is {getattr(shape, name)}; it must be at least 1")
+    if shape.hidden_size % shape.num_attention_heads:
+        raise SpecError(
+            f"architecture: hidden_size {shape.hidden_size} is not a multiple of num_attention_heads {shape.num_attention_heads}"
+        )
+
+
+def _check_groups(heads: int, key_value_heads: int) -> None:
+    if heads % key_value_heads:
+        raise SpecError(f"architecture: num_attention_heads {heads} is not a multiple of num_key_value_heads {key_value_heads}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,6 +114,7 @@ class _Learner:
         self.model, self.config, self.step, self.device, self.digest = model, config, step, device, digest
         self.params: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
         self.moments: dict[str, dict[str, torch.Tensor]] = {}
+        self.routed = "num_local_experts" in config
 
     @classmethod
     def load(cls, spec: TrainSegment, digest: Digest, context: Context) -> _Learner:
@@ -129,7 +130,7 @@ class _Learner:
             AutoConfig.for_model(**head.config),
             dtype=torch.float32,
             attn_implementation="sdpa",
-            experts_implementation=EXPERTS_IMPLEMENTATION,
+            **({"experts_implementation": EXPERTS_IMPLEMENTATION} if "num_local_experts" in head.config else {}),
         ).to(device)
         learner = cls(model, head.config, head.step, device, digest)
         with torch.no_grad():
@@ -150,7 +151,8 @@ class _Learner:
 
         matrices = [value for value in self.params.values() if value.ndim > 1]
         vectors = [value for value in self.params.values() if value.ndim <= 1]
-        self.model.config.router_aux_loss_coef = self.model.router_aux_loss_coef = spec.router_aux_loss_coef
+        if self.routed:
+            self.model.config.router_aux_loss_coef = self.model.router_aux_loss_coef = spec.router_aux_loss_coef
         self.model.train()
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
@@ -175,11 +177,12 @@ class _Learner:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
+        asked = {"output_router_logits": spec.router_aux_loss_coef > 0} if self.routed else {}
         for part in range(spec.gradient_accumulation):
             row = (self.step * spec.gradient_accumulation + part) * spec.batch_size
             ids = torch.from_numpy(order.batch(row, spec.batch_size)).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
-                loss = self.model(input_ids=ids, labels=ids, use_cache=False, output_router_logits=spec.router_aux_loss_coef > 0).loss
+                loss = self.model(input_ids=ids, labels=ids, use_cache=False, **asked).loss
             (loss / spec.gradient_accumulation).backward()
             total += loss.item() / spec.gradient_accumulation
         if not math.isfinite(total):

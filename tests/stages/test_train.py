@@ -25,7 +25,7 @@ from stages.context import LeafContext
 from stages.environment import pin
 from stages.errors import InputError, SpecError, StageError
 from stages.stage import Composite, Graph, Leaf, Ref, spec_from_json, spec_to_json
-from stages.train import Architecture, Train, Training
+from stages.train import GptNeox, Llama, Mixtral, Train, Training
 from store import tree
 from store.cas import Cas
 from store.digest import Digest
@@ -41,7 +41,7 @@ TEXTS = {
     "tables": "id,name,price\n1,apple,0.30\n2,pear,0.45\n",
 }
 SPEC = Train(
-    architecture=Architecture(
+    architecture=Mixtral(
         hidden_size=32,
         intermediate_size=32,
         num_hidden_layers=2,
@@ -405,3 +405,34 @@ def test_unigram_stage_counts_one_domain_or_all(trained: tuple[LocalCas, Digest,
     assert values["prose"] < values[""]
     with pytest.raises(SpecError, match="they are of code, prose, tables"):
         unigram.run(unigram.Unigram(domain="poetry", n_ctx=0), inputs, context(store, tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Llama(
+            model_type="llama", hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            max_position_embeddings=64,
+        ),
+        GptNeox(
+            model_type="gpt_neox", hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64
+        ),
+    ],
+)  # fmt: skip
+def test_dense_models_are_trained_too(tmp_path: Path, shape: Llama | GptNeox) -> None:
+    """The exported model is of the family that the recipe names."""
+    from transformers import AutoConfig
+
+    store = LocalCas(tmp_path / "store")
+    spec = replace(SPEC, architecture=shape)
+    outputs = run_graph(store, train.expand(spec, {"corpus": corpus(store, tmp_path / "corpus")}, store), tmp_path / "work")
+    tree.export(store, outputs["model"], tmp_path / "model")
+    assert AutoConfig.from_pretrained(tmp_path / "model").model_type == shape.model_type
+
+
+def test_a_recipe_names_one_of_the_families() -> None:
+    """Any other is refused, with those that there are."""
+    values = spec_to_json(SPEC)
+    values["architecture"] = {"model_type": "mamba"}
+    with pytest.raises(SpecError, match="mixtral, llama, gpt_neox"):
+        spec_from_json(Train, values)
