@@ -31,7 +31,7 @@ class Answerer(Protocol):
     """
 
     def loglikelihood(self, prompt: bytes, continuation: bytes) -> float:
-        """log P(continuation | prompt) in nats, summed over the whole continuation.
+        """The logarithm of P(continuation after prompt) in nats, summed over the whole continuation.
 
         Raises:
             InputError: it cannot be told: nothing to continue with, longer than the model reads, or a number that is not finite.
