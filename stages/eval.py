@@ -1,23 +1,24 @@
 """Evaluate models on benchmarks, and compare them with the base model where the recipe wants that.
 
-A benchmark is a plug-in (`stages.benchmarks`). As a composite this stage evaluates the GGUF files of one model; its recipe form also
-quantises and evaluates the base model in the same types and adds the comparison.
+A benchmark is a plug-in (`stages.benchmarks`) that measures GGUF files or the model as it is. As a composite this stage evaluates the files
+of one model, and the model; its recipe form also quantises and evaluates the base model in the same types and adds the comparisons.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from stages import plugins
-from stages.benchmarks.benchmark import Benchmark, Subject
+from stages import plugins, question_compare
+from stages.benchmarks.benchmark import Benchmark, ModelSubject, Subject
 from stages.compare import Compare, Row
 from stages.errors import PluginError, RecipeError, SpecError
 from stages.expert_prune import ExpertPrune
 from stages.quant import Quant, wanted
+from stages.question_compare import QuestionCompare
 from stages.recipe import known
 from stages.stage import Composite, Graph, Input, Node, Ref, spec_from_json
 from stages.tokenizer_of_model import TokenizerOfModel
@@ -66,33 +67,39 @@ def loaded(use: Use) -> tuple[Benchmark, Any]:
 
 
 def expand(spec: Eval, inputs: Mapping[str, Input], store: Cas) -> Graph:
-    """Every benchmark on every GGUF file: outputs `metrics-<label>-<TYPE>` and whatever else the benchmark gives.
+    """Every benchmark on every GGUF file, or on the model: outputs `metrics-<label>-<TYPE>` (`metrics-<label>` of the model) and whatever
+    else the benchmark gives.
 
     Raises:
         PluginError, SpecError: as `loaded`; or a benchmark whose graph gives no metrics.
     """
-    nodes = [Node("tokenizer", "tokenizer-of-model", TokenizerOfModel(), {"model": inputs["model"]})]
+    nodes: list[Node] = []
     outputs: dict[str, Input] = {}
     for number, use in enumerate(spec.benchmarks):
         benchmark, settings = loaded(use)
-        for name in sorted(name for name in inputs if name.startswith(_GGUF)):
-            subject = Subject(inputs[name], Ref("tokenizer", "tokenizer"), inputs[f"dataset-{number}"])
+        dataset, label = inputs[f"dataset-{number}"], use.label or use.name
+        subjects: dict[str, Subject | ModelSubject] = {label: ModelSubject(inputs["model"], dataset)}
+        if benchmark.measures == "gguf":
+            if not nodes or nodes[0].id != "tokenizer":
+                nodes.insert(0, Node("tokenizer", "tokenizer-of-model", TokenizerOfModel(), {"model": inputs["model"]}))
+            files = sorted(name for name in inputs if name.startswith(_GGUF))
+            subjects = {f"{label}-{name[len(_GGUF) :]}": Subject(inputs[name], Ref("tokenizer", "tokenizer"), dataset) for name in files}
+        for name, subject in subjects.items():
             graph = benchmark.graph(settings, subject)
             if "metrics" not in graph.outputs:
                 raise SpecError(f"benchmark {use.name} gives {', '.join(graph.outputs) or 'nothing'}, and no metrics")
-            label = f"{use.label or use.name}-{name[len(_GGUF) :]}"
             inner = {node.id for node in graph.nodes}
             nodes += [
                 Node(
-                    f"{label}/{node.id}",
+                    f"{name}/{node.id}",
                     node.stage,
                     node.spec,
-                    {key: _within(label, inner, item) for key, item in node.inputs.items()},
+                    {key: _within(name, inner, item) for key, item in node.inputs.items()},
                     node.label,
                 )
                 for node in graph.nodes
             ]
-            outputs |= {f"{output}-{label}": _within(label, inner, item) for output, item in graph.outputs.items()}
+            outputs |= {f"{output}-{name}": _within(name, inner, item) for output, item in graph.outputs.items()}
     return Graph(tuple(nodes), outputs)
 
 
@@ -104,52 +111,64 @@ def _within(label: str, inner: set[str], item: Input) -> Input:
 def lower(call: Any) -> Any:
     """The recipe form: `benchmarks: [{name, dataset, ...}]`, `compareToBase`.
 
-    The GGUF files of the nearest quant stage are evaluated. With `compareToBase` (the default) the source model is quantised into the same
-    types and evaluated too, unless it is the very model that was quantised, and a comparison is made; in it every row stands against the
-    base's of its type, and the base's types against its first. `controls: [random]` adds what the same pruning costs when it drops
-    experts by lot, in the first type. A limit under `acceptanceCriteria: {perplexity: {maxIncreasePct: 10}}` is held against the model
-    that the recipe made.
+    Benchmarks of GGUF files measure those of the nearest quant stage; benchmarks of models the model that was quantised, or the nearest
+    where nothing was. With `compareToBase` (the default) the source model is evaluated too, quantised into the same types where need be,
+    unless it is the very model that was measured, and comparisons are made; in that of the files every row stands against the base's of its
+    type, and the base's types against its first. `controls: [random]` adds what the same pruning costs when it drops experts by lot, in the
+    first type. A limit under `acceptanceCriteria: {perplexity: {maxIncreasePct: 10}}` is held against the model that the recipe made.
 
     Raises:
-        RecipeError: no quant stage comes before, a benchmark without a dataset or unknown, an unknown key, a setting that cannot be.
+        RecipeError: no quant stage or no model before, a benchmark without a dataset or unknown, an unknown key, a setting that cannot be.
     """
     from stages import lowering
 
     entry = call.entry
     known(entry.fields, ("benchmarks", "compareToBase", "controls", *STAGE.described), entry.type, entry.where)
-    made = _nearest_quant(call)
-    if made is None:
-        raise RecipeError(f"line {entry.line}: {entry.type} needs GGUF files: put a quant stage before it")
-    quant, model, files = made
     uses, datasets = _uses(call)
+    of_files, of_models = ([use for use in uses if loaded(use)[0].measures == what] for what in ("gguf", "model"))
+    made = _nearest_quant(call)
+    if made is None and of_files:
+        raise RecipeError(f"line {entry.line}: {entry.type} needs GGUF files: put a quant stage before it")
+    model = call.nearest("model") if made is None else made[1]
+    if model is None:
+        raise RecipeError(f"line {entry.line}: {entry.type} needs a model: name a source, or put a stage that makes one before it")
+    files = made[2] if made is not None and of_files else {}
     compare = entry.fields.get("compareToBase", True)
     if not isinstance(compare, bool):
         raise RecipeError(f"{entry.where('compareToBase')}compareToBase is true or false, not {compare!r}")
     base = next((lowered.outputs["model"] for _, lowered in call.before if "model" in lowered.outputs), None)
-    subjects = {_variant(call): (model, files)}
+    subjects: dict[str, tuple[Input, dict[str, Input]]] = {_variant(call): (model, files)}
     nodes: list[Node] = []
     if base is None or base == model:
         subjects = {"base" if base == model else _variant(call): (model, files)}
     elif compare:
-        nodes.append(Node(f"{call.id}/quant-base", "quant", quant, {"model": base}))
-        subjects = {"base": (base, {name: Ref(f"{call.id}/quant-base", name) for name in files}), **subjects}
-        for control, pruned, making, ggufs in _controls(call, quant, next(iter(files))):
+        quantised: dict[str, Input] = {}
+        if made is not None and files:
+            nodes.append(Node(f"{call.id}/quant-base", "quant", made[0], {"model": base}))
+            quantised = {name: Ref(f"{call.id}/quant-base", name) for name in files}
+        subjects = {"base": (base, quantised), **subjects}
+        for control, pruned, making, ggufs in _controls(call, None if made is None else made[0], next(iter(files), None)):
             nodes += making
             subjects[control] = (pruned, ggufs)
     outputs: dict[str, Input] = {}
     for variant, (tree, ggufs) in subjects.items():
         node = Node(f"{call.id}/{_plain(variant)}", STAGE.name, Eval(benchmarks=uses), {"model": tree, **ggufs, **datasets})
         nodes.append(node)
-        for use in uses:
-            for name in ggufs:
-                output = f"metrics-{use.label}-{name[len(_GGUF) :]}"
-                own = len(subjects) == 1 or variant == _variant(call)
-                outputs[output if own else f"{_plain(variant)}-{output}"] = Ref(node.id, output)
+        own = len(subjects) == 1 or variant == _variant(call)
+        for output in (
+            *(f"metrics-{use.label}-{name[len(_GGUF) :]}" for use in of_files for name in ggufs),
+            *(f"metrics-{use.label}" for use in of_models),
+        ):
+            outputs[output if own else f"{_plain(variant)}-{output}"] = Ref(node.id, output)
         if len(subjects) > 1 and variant == "base":
             outputs |= {f"base-{name}": item for name, item in ggufs.items()}
-    for number, use in enumerate(use for use in uses if use.name == "perplexity"):
-        suffix = f"-{use.label}" if number else ""  # the first is the one that a run ends with
-        comparison = _comparison(f"{call.id}/compare{suffix}", call, use.label, subjects)
+    comparisons = {use.label: _comparison(call, use.label, subjects) for use in of_files if use.name == "perplexity"}
+    asked = [use.label for use in of_models if _gives_records(use, ModelSubject(model, model))]
+    if asked:
+        comparisons["questions"] = _question_comparison(call, asked, subjects)
+    for number, (label, (stage, spec, inputs)) in enumerate(comparisons.items()):
+        suffix = f"-{label}" if number else ""  # the first is the one that a run ends with
+        comparison = Node(f"{call.id}/compare{suffix}", stage, spec, inputs)
         nodes.append(comparison)
         outputs |= {f"report{suffix}": Ref(comparison.id, "report"), f"table{suffix}": Ref(comparison.id, "table")}
     return lowering.Lowered(tuple(nodes), outputs)
@@ -160,7 +179,7 @@ def _plain(variant: str) -> str:
     return variant.replace(" ", "-")
 
 
-def _controls(call: Any, quant: Quant, tier: str) -> list[tuple[str, Input, list[Node], dict[str, Input]]]:
+def _controls(call: Any, quant: Quant | None, tier: str | None) -> list[tuple[str, Input, list[Node], dict[str, Input]]]:
     """(name, model, nodes, GGUF files) of every control that the recipe asks for: its own pruning with another strategy."""
     entry = call.entry
     wished = entry.fields.get("controls", [])
@@ -175,8 +194,11 @@ def _controls(call: Any, quant: Quant, tier: str) -> list[tuple[str, Input, list
         plugins.load("strategies", strategy)
         where = f"{call.id}/control-{strategy}"
         model = Node(f"{where}-prune", pruned.stage, replace(pruned.spec, strategy=strategy), pruned.inputs)
-        small = Node(f"{where}-quant", "quant", replace(quant, types=(tier[len(_GGUF) :],)), {"model": Ref(model.id, "model")})
-        made.append((f"control {strategy}", Ref(model.id, "model"), [model, small], {tier: Ref(small.id, tier)}))
+        made.append((f"control {strategy}", Ref(model.id, "model"), [model], {}))
+        if quant is not None and tier is not None:
+            small = Node(f"{where}-quant", "quant", replace(quant, types=(tier[len(_GGUF) :],)), {"model": Ref(model.id, "model")})
+            made[-1][2].append(small)
+            made[-1][3][tier] = Ref(small.id, tier)
     return made
 
 
@@ -247,7 +269,11 @@ def _variant(call: Any) -> str:
     return makers[-1].id if makers else "model"
 
 
-def _comparison(node: str, call: Any, label: str, subjects: Mapping[str, tuple[Input, Mapping[str, Input]]]) -> Node:
+Comparison = tuple[str, Any, dict[str, Input]]
+"""(stage, spec, inputs) of a comparison."""
+
+
+def _comparison(call: Any, label: str, subjects: Mapping[str, tuple[Input, Mapping[str, Input]]]) -> Comparison:
     rows: list[Row] = []
     inputs: dict[str, Input] = {}
     for variant, (_, files) in subjects.items():
@@ -259,7 +285,27 @@ def _comparison(node: str, call: Any, label: str, subjects: Mapping[str, tuple[I
             rows.append(Row(name=name, variant=variant, tier=tier, baseline=baseline, max_increase_pct=limit))
             inputs[f"nll-{name}"] = Ref(f"{call.id}/{_plain(variant)}", f"nll-{label}-{tier}")
             inputs[f"gguf-{name}"] = files[output]
-    return Node(node, "compare", Compare(rows=tuple(rows)), inputs)
+    return "compare", Compare(rows=tuple(rows)), inputs
+
+
+def _gives_records(use: Use, subject: ModelSubject) -> bool:
+    """Whether a benchmark keeps what became of each question, so that models can be paired."""
+    benchmark, settings = loaded(use)
+    return "records" in benchmark.graph(settings, subject).outputs
+
+
+def _question_comparison(call: Any, labels: Sequence[str], subjects: Mapping[str, tuple[Input, Mapping[str, Input]]]) -> Comparison:
+    rows: list[question_compare.Row] = []
+    inputs: dict[str, Input] = {}
+    for variant, (model, _) in subjects.items():
+        for label in labels:
+            name = f"{_plain(variant)}-{label}"
+            baseline = f"base-{label}" if variant != "base" and "base" in subjects else None
+            rows.append(question_compare.Row(name=name, variant=variant, benchmark=label, baseline=baseline))
+            inputs[f"model-{name}"] = model
+            for output in ("metrics", "records"):
+                inputs[f"{output}-{name}"] = Ref(f"{call.id}/{_plain(variant)}", f"{output}-{label}")
+    return "question-compare", QuestionCompare(rows=tuple(rows)), inputs
 
 
 _DESCRIBED = ("subset", "nShot", "submitToLeaderboard", "samplesPath", "baseSamplesPath", "calibrationAnchor", "notes")

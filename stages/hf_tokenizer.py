@@ -67,9 +67,9 @@ class HfTokenizer:
         ids: list[int] = self._tokenizer(text, add_special_tokens=add_special, split_special_tokens=True, verbose=False)["input_ids"]
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids, for messages."""
-        text: str = self._tokenizer.decode(list(ids))
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """The text of some ids, blanks as they are; half a character is U+FFFD."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
         return text
 
     @property

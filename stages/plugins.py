@@ -1,4 +1,4 @@
-"""Entry points by kind: stages, families, formats, benchmarks, strategies. Our own parts come through the same door as a stranger's.
+"""Entry points by kind: stages, families, formats, benchmarks, strategies, answerers. Our own parts come through a stranger's door.
 
 The name is the contract: kebab-case (or a model type, a format's own name), recorded in attestations, never reused.
 Nothing is imported before it is asked for. Entry points exist only once the project is installed (`make dev`).
@@ -13,7 +13,14 @@ from typing import Any
 
 from stages.errors import PluginError
 
-_ONE = {"stages": "stage", "families": "family", "formats": "format", "benchmarks": "benchmark", "strategies": "strategy"}
+_ONE = {
+    "stages": "stage",
+    "families": "family",
+    "formats": "format",
+    "benchmarks": "benchmark",
+    "strategies": "strategy",
+    "answerers": "answerer",
+}
 KINDS = tuple(_ONE)
 
 

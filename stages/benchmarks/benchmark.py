@@ -10,6 +10,10 @@
 
     BENCHMARK = Benchmark(name="my-benchmark", spec=MyBenchmark, graph=graph)
 
+That measures GGUF files. One that measures a model as it is (a folder that transformers loads) says so, and gets a `ModelSubject`:
+
+    BENCHMARK = Benchmark(name="my-questions", spec=MyQuestions, graph=graph, measures="model")
+
 A recipe then says `benchmarks: [{name: my-benchmark, dataset: questions.jsonl, shots: 5}]`: the keys beside `name` and `dataset`
 are the fields of the spec in camelCase. The dataset is a digest by the time `graph` sees it. The stages that it names are registered like
 all others.
@@ -19,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from stages.stage import Graph, Input
 
@@ -39,6 +43,19 @@ class Subject:
     dataset: Input
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSubject:
+    """What is measured, on what.
+
+    Attributes:
+        model: tree of the model.
+        dataset: the blob that the recipe names.
+    """
+
+    model: Input
+    dataset: Input
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
     """A benchmark.
@@ -46,10 +63,12 @@ class Benchmark:
     Attributes:
         name: kebab-case, recorded in results.
         spec: frozen dataclass of its settings.
-        graph: `graph(spec, subject)` gives its nodes. The output `metrics` is required; `nll` (docs/formats/nll.md) makes paired
-            comparison possible.
+        graph: `graph(spec, subject)` gives its nodes. The output `metrics` is required; `nll` (docs/formats/nll.md) or `records`
+            (docs/benchmarks.md) makes paired comparison possible.
+        measures: what its subject is: `gguf` a Subject, `model` a ModelSubject.
     """
 
     name: str
     spec: type[Any]
-    graph: Callable[[Any, Subject], Graph]
+    graph: Callable[[Any, Any], Graph]
+    measures: Literal["gguf", "model"] = "gguf"

@@ -186,3 +186,63 @@ def test_an_outside_format_is_quantised_like_our_own() -> None:
     """A plug-in's types are outputs of the quant stage under its name."""
     plan = lowered(" - {type: quant, format: acme-paper, quantTypes: [a5]}\n")
     assert plan.outputs["quant"] == {"acme-paper-A5": Ref("quant", "acme-paper-A5")}
+
+
+ASK = " - {type: eval, benchmarks: [{name: gsm8k, dataset: sums.jsonl, questions: 50}, {name: arc, dataset: facts.jsonl}]"
+
+
+def test_models_are_evaluated_on_questions_without_being_quantised() -> None:
+    """The nearest model and, for comparison, the source; each difference is of one benchmark, and all stand in one comparison."""
+    nodes = chained(ASK + "}\n")
+    assert [name for name in nodes if name.startswith("eval")] == ["eval/base", "eval/acme-repaint", "eval/compare"]
+    assert nodes["eval/base"].inputs == {
+        "model": Ref("import-model", "model"),
+        "dataset-0": Digest.of(b"sums.jsonl"),
+        "dataset-1": Digest.of(b"facts.jsonl"),
+    }
+    assert nodes["eval/base"].spec.benchmarks[0] == Use(name="gsm8k", label="gsm8k", settings={"questions": 50})
+    compare = nodes["eval/compare"]
+    assert compare.stage == "question-compare"
+    assert [(row.name, row.benchmark, row.baseline) for row in compare.spec.rows] == [
+        ("base-gsm8k", "gsm8k", None),
+        ("base-arc", "arc", None),
+        ("acme-repaint-gsm8k", "gsm8k", "base-gsm8k"),
+        ("acme-repaint-arc", "arc", "base-arc"),
+    ]
+    assert compare.inputs["records-acme-repaint-arc"] == Ref("eval/acme-repaint", "records-arc")
+    assert compare.inputs["model-base-arc"] == Ref("import-model", "model")
+
+
+def test_a_question_benchmark_measures_the_model_once() -> None:
+    """Not its files, and no tokenizer is taken out of it for that."""
+    inputs: dict[str, Input] = {"model": MODEL, "gguf-F16": F16, "dataset-0": TEXT}
+    graph = evaluate.expand(Eval(benchmarks=(Use(name="gsm8k", settings={"questions": 5}),)), inputs, MemoryCas())
+    (node,) = graph.nodes
+    assert (node.id, node.stage, node.inputs) == ("gsm8k/questions", "question-benchmark", {"model": MODEL, "dataset": TEXT})
+    assert graph.outputs == {"metrics-gsm8k": Ref("gsm8k/questions", "metrics"), "records-gsm8k": Ref("gsm8k/questions", "records")}
+
+
+def test_files_and_models_in_one_evaluation() -> None:
+    """Perplexity of the files comes first; the comparison on questions stands beside it under its own name."""
+    both = EVAL.replace("]", ", {name: gsm8k, dataset: sums.jsonl}]")
+    plan = lowered(" - {type: acme-repaint}\n" + QUANT + both + "}\n")
+    nodes = nodes_of(plan)
+    assert nodes["eval/compare"].stage == "compare"
+    assert nodes["eval/compare-questions"].stage == "question-compare"
+    assert nodes["eval/base"].inputs["gguf-F16"] == Ref("eval/quant-base", "gguf-F16")
+    assert {"metrics-gsm8k", "metrics-perplexity-F16", "base-metrics-gsm8k", "report", "report-questions"} <= set(plan.outputs["eval"])
+
+
+def test_a_control_is_pruned_and_not_quantised_where_only_the_model_is_measured() -> None:
+    """It answers the same questions."""
+    nodes = nodes_of(lowered(PRUNE + ASK + ", controls: [random]}\n"))
+    assert "eval/control-random-quant" not in nodes
+    assert nodes["eval/control-random"].inputs["model"] == Ref("eval/control-random-prune", "model")
+    assert nodes["eval/compare"].spec.rows[-1].name == "control-random-arc"
+
+
+def test_a_recipe_from_scratch_with_no_model_has_nothing_to_ask() -> None:
+    """With the remedy."""
+    text = f"name: x\nsource: {{baseModel: scratch}}\nstages:\n{ASK}}}\n"
+    with pytest.raises(RecipeError, match="line 4: eval needs a model: name a source"):
+        lower(parse(text), lambda path: Digest.of(str(path).encode()))

@@ -1,0 +1,41 @@
+"""Load a causal language model of any architecture that transformers knows, for its outputs alone. No code of the folder is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stages.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+LoadIn = Literal["auto", "checkpoint", "float32", "bfloat16", "float16"]
+"""Type of the weights in memory: `checkpoint` as config.json says, `auto` the same on a GPU and float32 on a CPU."""
+
+
+def load(folder: Path, load_in: LoadIn) -> tuple[Any, torch.device]:
+    """(model in evaluation mode, device): on a GPU when there is one.
+
+    Raises:
+        InputError: transformers cannot load it, or would fill missing weights with random numbers.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if load_in == "auto":
+        load_in = "float32" if device.type == "cpu" else "checkpoint"
+    dtype: Any = "auto" if load_in == "checkpoint" else getattr(torch, load_in)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise InputError(f"transformers cannot load the model: {error}") from error
+    missing = sorted(report["missing_keys"])
+    if missing or report["mismatched_keys"]:
+        names = ", ".join(missing[:6]) or report["mismatched_keys"]
+        more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
+        raise InputError(f"the model lacks weights that its config.json asks for: {names}{more}. Download it again")
+    return model.to(device).eval(), device
