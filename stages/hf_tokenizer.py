@@ -58,6 +58,11 @@ class HfTokenizer:
             ) from error
 
     @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers itself."""
+        return self._tokenizer
+
+    @property
     def size(self) -> int:
         """Number of ids, added tokens included."""
         return len(self._tokenizer)

@@ -1,0 +1,146 @@
+"""A causal language model of transformers, read byte by byte: an `Answerer` that knows no tokens.
+
+>>> lm = load(folder)                                                            # doctest: +SKIP
+>>> lm.loglikelihood(b"The capital of France is", b" Paris")                     # doctest: +SKIP
+-0.73
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stages.byte_lm.session import Session
+from stages.byte_lm.token_tree import TokenModel, TooLong
+from stages.byte_lm.validity import AllTokenisations, Rule, ValidTokenisations
+from stages.byte_lm.vocabulary import END, Vocabulary, of
+from stages.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CoverRule = Literal["valid", "all"]
+
+
+class ByteLm:
+    """One member.
+
+    Attributes:
+        name: for messages and records.
+        tolerance: see `stages.byte_lm.session`.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, name: str = "", covers: CoverRule = "valid", tolerance: float = 0.0, ends: Sequence[int] = ()
+    ) -> None:
+        """Take a loaded model and its tokenizer.
+
+        Args:
+            model: with a language-model head.
+            tokenizer: a fast one.
+            name: for messages.
+            covers: `valid`, or `all` tokenisations (short texts only).
+            tolerance: the part of the probability that may wait to be computed.
+            ends: ids that end a text beside the tokenizer's own and the generation config's.
+
+        Raises:
+            InputError: the tokenizer or the model cannot be read byte by byte.
+        """
+        self.name, self.tolerance = name, tolerance
+        self.model = TokenModel(model)
+        configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        listed = configured if isinstance(configured, list) else [] if configured is None else [configured]
+        self.vocabulary: Vocabulary = of(tokenizer, rows=self.model.rows, ends=[*listed, *ends])
+        self.rule: Rule = ValidTokenisations(self.vocabulary) if covers == "valid" else AllTokenisations(self.vocabulary)
+
+    def session(self) -> Session:
+        """An empty text."""
+        return Session(self.model, self.vocabulary, self.rule, self.tolerance)
+
+    def rows(self, text: bytes, start: int = 0) -> NDArray[np.float64]:
+        """(len(text) - start + 1, 257) log probabilities of the symbol after the first `start` bytes, and so on to the end."""
+        session = self.session()
+        session.push(text)
+        return session.rows(start, len(text) + 1)
+
+    def loglikelihood(self, prompt: bytes, continuation: bytes) -> float:
+        """Log P(continuation | prompt) in nats: of all texts that begin with the prompt, the part that goes on so.
+
+        Raises:
+            InputError: there is no continuation, it is no UTF-8, or the text is longer than the model reads.
+        """
+        return log_likelihood(self.rows, prompt, continuation)
+
+    def generate(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes]) -> bytes:
+        """The most likely next byte again and again; the lower one of two alike."""
+        session = self.session()
+        session.push(prompt)
+        made = bytearray()
+        while len(made) < max_bytes:
+            try:
+                symbol = int(session.rows(session.length, session.length + 1)[0].argmax())
+            except TooLong:
+                break
+            if symbol == END:
+                break
+            made.append(symbol)
+            end = stopped(made, stop)
+            if end is not None:
+                return bytes(made[:end])
+            session.push(bytes([symbol]))
+            session.settle(session.length)
+        return bytes(made)
+
+
+def log_likelihood(rows: Callable[[bytes, int], NDArray[np.float64]], prompt: bytes, continuation: bytes) -> float:
+    """Sum up a continuation's log probabilities (nats).
+
+    Raises:
+        InputError: there is nothing to sum, or the result is not finite.
+    """
+    import math
+
+    if not continuation:
+        raise InputError("there is no continuation whose likelihood could be told")
+    found = rows(prompt + continuation, len(prompt))
+    total = math.fsum(float(found[number, byte]) for number, byte in enumerate(continuation))
+    if not math.isfinite(total):
+        raise InputError(f"the log-likelihood of {continuation[:40]!r} is {total}")
+    return total
+
+
+def stopped(made: bytearray, stop: Sequence[bytes]) -> int | None:
+    """Where generation ended: the first place at which a stop begins, once one is there."""
+    places = [place for item in stop if item and (place := made.find(item, max(0, len(made) - len(item)))) >= 0]
+    return min(places) if places else None
+
+
+def load(folder: Path, *, dtype: str = "float32", device: str | None = None, covers: CoverRule = "valid", tolerance: float = 0.0) -> ByteLm:
+    """A model folder, as a member; no code of the folder is run.
+
+    Args:
+        folder: as `save_pretrained` lays it out, with its tokenizer.
+        dtype: to compute in.
+        device: by default a GPU when there is one.
+        covers: see `ByteLm`.
+        tolerance: see `ByteLm`.
+
+    Raises:
+        InputError: it does not load, or cannot be read byte by byte.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from stages.hf_tokenizer import HfTokenizer
+
+    tokenizer = HfTokenizer(folder).tokenizer
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=getattr(torch, dtype)
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise InputError(f"model {folder.name} does not load: {error}") from error
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return ByteLm(model, tokenizer, name=folder.name, covers=covers, tolerance=tolerance)
