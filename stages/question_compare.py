@@ -124,7 +124,8 @@ def row_of(row: Row, results: Mapping[str, Result], *, model: Digest) -> dict[st
 def difference(mine: Sequence[Record], other: Sequence[Record], outcome: str) -> dict[str, Any]:
     """The paired difference in one outcome: mean with clustered error, discordant questions, exact tests.
 
-    `anytimeP` is that of the two-sided e-process over the questions in their order: it holds for whoever looked on the way.
+    Without a discordant question there is no interval: its width would be zero, which claims what nobody knows. `anytimeP` is that of the
+    two-sided e-process over the questions in their order: it holds for whoever looked on the way.
     """
     a, b = [item.outcomes[outcome] for item in mine], [item.outcomes[outcome] for item in other]
     paired = statistics.paired_difference(a, b, [item.cluster for item in mine])
@@ -134,9 +135,9 @@ def difference(mine: Sequence[Record], other: Sequence[Record], outcome: str) ->
     return {
         "outcome": outcome,
         "mean": text(paired.mean),
-        "stderrClustered": text(paired.stderr),
-        "low": text(paired.low),
-        "high": text(paired.high),
+        "stderrClustered": text(paired.stderr) if wins + losses else None,
+        "low": text(paired.low) if wins + losses else None,
+        "high": text(paired.high) if wins + losses else None,
         "questions": paired.n,
         "clusters": paired.clusters,
         "wins": wins,

@@ -169,14 +169,15 @@ def parse_records(data: bytes) -> tuple[Record, ...]:
 def summary(kind: Kind, records: Sequence[Record]) -> dict[str, str]:
     """Accuracy with its errors, as decimal text: of the headline without a suffix, of further outcomes with theirs.
 
-    `low` and `high` are Wilson's 95 % interval, `stderrClustered` is left out where all questions are one cluster.
+    `low` and `high` are Wilson's 95 % interval, `stderrClustered` is left out where all questions are one cluster, and where
+    all came out alike: an error of zero would claim what nobody knows.
     """
     found: dict[str, str] = {}
     clusters = [item.cluster for item in records]
     for number, outcome in enumerate(OUTCOMES[kind]):
         suffix = f"{outcome[0].upper()}{outcome[1:]}" if number else ""
         mean, interval = statistics.proportion([item.outcomes[outcome] for item in records], clusters)
-        values = {"accuracy": mean.mean, "low": interval.low, "high": interval.high, "stderrClustered": mean.stderr}
+        values = {"accuracy": mean.mean, "low": interval.low, "high": interval.high, "stderrClustered": mean.stderr or None}
         found |= {f"{name}{suffix}": shown for name, value in values.items() if (shown := text(value)) is not None}
     return found
 

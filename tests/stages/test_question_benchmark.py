@@ -289,6 +289,15 @@ def test_three_more_of_thirty_are_not_distinguishable(direct: Direct, tmp_path: 
     assert report["rows"][1]["further"]["flexible"]["wins"] == 3
 
 
+def test_no_discordant_question_gives_no_interval(direct: Direct, tmp_path: Path) -> None:
+    """A width of zero would claim certainty; nor has an accuracy of 0 or 100 % an error of zero."""
+    report = compared(direct, tmp_path, {"base": list(range(30)), "same": list(range(30))}, PLAIN)
+    found = report["rows"][1]["difference"]
+    assert (found["mean"], found["low"], found["high"], found["stderrClustered"], found["p"]) == ("0", None, None, None, "1")
+    assert report["table"][2][4:] == ["+0.0", "0 : 0", "1", "not distinguishable"]
+    assert set(report["rows"][0]["metrics"]) == {"accuracy", "low", "high", "accuracyFlexible", "lowFlexible", "highFlexible"}
+
+
 def test_several_differences_are_one_family(direct: Direct, tmp_path: Path) -> None:
     """P = .031 alone is resolved; beside two others it is not, for Holm makes .094 of it."""
     alone = compared(direct, tmp_path / "1", {"base": list(range(10)), "a": list(range(16))}, PLAIN)
