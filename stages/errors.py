@@ -6,7 +6,8 @@ StageError
 ├── PluginError       an entry point that is missing, named twice, or does not load (exit code 2)
 ├── InputError        bytes that are not what they claim: truncated, lying, hostile (exit code 1)
 ├── ToolError         an external tool failed; its own words are in the message (exit code 1)
-└── WorkerError       a worker died or was killed (exit code 1)
+├── WorkerError       a worker died or was killed (exit code 1)
+└── GuaranteeError    a run broke what is proven of its method: a fault of the program (exit code 1)
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class InputError(StageError):
 
 class ToolError(StageError):
     """An external tool failed."""
+
+
+class GuaranteeError(StageError):
+    """A run broke what is proven of its method, whatever the data: a fault of the program."""
 
 
 class WorkerError(StageError):

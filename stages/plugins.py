@@ -1,4 +1,4 @@
-"""Entry points by kind: stages, families, formats, benchmarks, strategies, answerers. Our own parts come through a stranger's door.
+"""Entry points by kind: stages, families, formats, benchmarks, strategies, answerers, combiners. Our own come through a stranger's door.
 
 The name is the contract: kebab-case (or a model type, a format's own name), recorded in attestations, never reused.
 Nothing is imported before it is asked for. Entry points exist only once the project is installed (`make dev`).
@@ -20,6 +20,7 @@ _ONE = {
     "benchmarks": "benchmark",
     "strategies": "strategy",
     "answerers": "answerer",
+    "combiners": "combiner",
 }
 KINDS = tuple(_ONE)
 
