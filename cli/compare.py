@@ -54,25 +54,28 @@ def read(workspace: Workspace, run: Run) -> Mapping[str, Any]:
 
 
 def lines(reports: Mapping[str, Mapping[str, Any]], output: Output) -> list[str]:
-    """One table of several comparison reports; the recipe's name stands in front when there are several."""
-    titles: list[str] = []
-    body: list[list[str]] = []
+    """A table of several comparison reports, one for each form of them; the recipe's name stands in front when there are several."""
+    tables: dict[tuple[str, ...], list[list[str]]] = {}
     seen: set[tuple[str, ...]] = set()
     for name, report in reports.items():
         rows = report.get("table")
         if not isinstance(rows, list) or not rows or not all(isinstance(row, list) for row in rows):
             continue
-        titles = titles or [str(cell) for cell in rows[0]]
+        body = tables.setdefault(tuple(str(cell) for cell in rows[0]), [])
         for row in rows[1:]:
             cells = [str(cell) for cell in row]
             if tuple(cells) not in seen:
                 seen.add(tuple(cells))
                 body.append([name, *cells] if len(reports) > 1 else cells)
-    if not body:
-        return []
-    everything = [[""] * (len(reports) > 1) + titles, *body]
-    width = max(map(len, everything))
-    return table([_painted(row + [""] * (width - len(row)), output) for row in everything], "<" * (len(reports) > 1) + "<<>>")
+    shown: list[str] = []
+    for titles, body in tables.items():
+        if not body:
+            continue
+        everything = [[""] * (len(reports) > 1) + list(titles), *body]
+        width = max(map(len, everything))
+        padded = [_painted(row + [""] * (width - len(row)), output) for row in everything]
+        shown += ["", *table(padded, "<" * (len(reports) > 1) + "<<>>")] if shown else table(padded, "<" * (len(reports) > 1) + "<<>>")
+    return shown
 
 
 _VERDICTS: Mapping[str, tuple[Style, ...]] = {"worse": ("yellow",), "better": ("green",)}

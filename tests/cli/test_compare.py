@@ -30,6 +30,19 @@ def test_several_recipes_share_their_base() -> None:
     assert [line.split()[:2] for line in shown[1:]] == [["six", "base"], ["six", "pruned"], ["five", "pruned"]]
 
 
+def test_reports_of_another_form_have_a_table_of_their_own() -> None:
+    """Perplexities and accuracies do not share columns."""
+    asked = {"table": [["", "benchmark", "accuracy [95 %]", "n"], ["base", "gsm8k", "46.7 % [38.0, 55.6]", "120"]]}
+    shown = lines({"six": {"table": [TITLES, BASE]}, "asked": asked}, OUTPUT)
+    assert [line.split()[:2] for line in shown] == [
+        ["bytes", "perplexity"],
+        ["six", "base"],
+        [],
+        ["benchmark", "accuracy"],
+        ["asked", "base"],
+    ]
+
+
 def test_compare_reads_the_latest_runs(done: Desk) -> None:
     """The reports of finished runs are found by recipe; without any, or for an unknown recipe, the choices are told."""
     said = done.type("compare")
