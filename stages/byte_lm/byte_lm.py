@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stages import hf_model
 from stages.byte_lm.session import Session
 from stages.byte_lm.token_tree import TokenModel, TooLong
 from stages.byte_lm.validity import AllTokenisations, Rule, ValidTokenisations
 from stages.byte_lm.vocabulary import END, Vocabulary, of
 from stages.errors import InputError
+from stages.hf_model import LoadIn
+from stages.hf_tokenizer import HfTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +56,7 @@ class ByteLm:
         configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         listed = configured if isinstance(configured, list) else [] if configured is None else [configured]
         self.vocabulary: Vocabulary = of(tokenizer, rows=self.model.rows, ends=[*listed, *ends])
+        self._last = LastPrompt(self.session)
         self.rule: Rule = ValidTokenisations(self.vocabulary) if covers == "valid" else AllTokenisations(self.vocabulary)
 
     def session(self) -> Session:
@@ -65,13 +69,19 @@ class ByteLm:
         session.push(text)
         return session.rows(start, len(text) + 1)
 
+    def read(self, prompt: bytes) -> Session:
+        """A session that holds a prompt, with rows from its end on. The last one is used again where the prompt is the same."""
+        return self._last.read(prompt, len(prompt))
+
     def loglikelihood(self, prompt: bytes, continuation: bytes) -> float:
         """Log P(continuation | prompt) in nats: of all texts that begin with the prompt, the part that goes on so.
 
         Raises:
             InputError: there is no continuation, it is no UTF-8, or the text is longer than the model reads.
         """
-        return log_likelihood(self.rows, prompt, continuation)
+        session = self.read(prompt)
+        session.push(continuation)
+        return log_likelihood(session.rows(len(prompt), len(prompt) + len(continuation)), continuation)
 
     def generate(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes]) -> bytes:
         """The most likely next byte again and again; the lower one of two alike."""
@@ -94,8 +104,28 @@ class ByteLm:
         return bytes(made)
 
 
-def log_likelihood(rows: Callable[[bytes, int], NDArray[np.float64]], prompt: bytes, continuation: bytes) -> float:
-    """Sum up a continuation's log probabilities (nats).
+class LastPrompt:
+    """The session of the last prompt: the choices of a question share theirs."""
+
+    def __init__(self, fresh: Callable[[], Session]) -> None:
+        self._fresh = fresh
+        self._known: tuple[bytes, int, Session, tuple[int, int]] | None = None
+
+    def read(self, prompt: bytes, start: int) -> Session:
+        """The session as it was when it had read the prompt and told its rows from `start` on."""
+        if self._known is not None and self._known[:2] == (prompt, start):
+            self._known[2].back(self._known[3])
+            return self._known[2]
+        self._known = None
+        session = self._fresh()
+        session.push(prompt)
+        session.rows(start, len(prompt) + 1)
+        self._known = (prompt, start, session, session.mark())
+        return session
+
+
+def log_likelihood(rows: NDArray[np.float64], continuation: bytes) -> float:
+    """Sum up a continuation's log probabilities (nats); `rows` (n, 257) begins with the one before its first byte.
 
     Raises:
         InputError: there is nothing to sum, or the result is not finite.
@@ -104,8 +134,7 @@ def log_likelihood(rows: Callable[[bytes, int], NDArray[np.float64]], prompt: by
 
     if not continuation:
         raise InputError("there is no continuation whose likelihood could be told")
-    found = rows(prompt + continuation, len(prompt))
-    total = math.fsum(float(found[number, byte]) for number, byte in enumerate(continuation))
+    total = math.fsum(float(rows[number, byte]) for number, byte in enumerate(continuation))
     if not math.isfinite(total):
         raise InputError(f"the log-likelihood of {continuation[:40]!r} is {total}")
     return total
@@ -117,30 +146,17 @@ def stopped(made: bytearray, stop: Sequence[bytes]) -> int | None:
     return min(places) if places else None
 
 
-def load(folder: Path, *, dtype: str = "float32", device: str | None = None, covers: CoverRule = "valid", tolerance: float = 0.0) -> ByteLm:
+def load(folder: Path, load_in: LoadIn = "auto", *, covers: CoverRule = "valid", tolerance: float = 0.0) -> ByteLm:
     """A model folder, as a member; no code of the folder is run.
 
     Args:
         folder: as `save_pretrained` lays it out, with its tokenizer.
-        dtype: to compute in.
-        device: by default a GPU when there is one.
+        load_in: how the weights are held; see `stages.hf_model`.
         covers: see `ByteLm`.
         tolerance: see `ByteLm`.
 
     Raises:
         InputError: it does not load, or cannot be read byte by byte.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from stages.hf_tokenizer import HfTokenizer
-
-    tokenizer = HfTokenizer(folder).tokenizer
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=getattr(torch, dtype)
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise InputError(f"model {folder.name} does not load: {error}") from error
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return ByteLm(model, tokenizer, name=folder.name, covers=covers, tolerance=tolerance)
+    model, _ = hf_model.load(folder, load_in)
+    return ByteLm(model, HfTokenizer(folder).tokenizer, name=folder.name, covers=covers, tolerance=tolerance)

@@ -6,7 +6,7 @@ byte some of its nodes still have tokens that fit what follows them (`Alive`); a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stages.byte_lm.validity import Place, Rule
@@ -33,6 +33,8 @@ class Node:
         mass: (N,) float64 probability of each token that may follow, by `Vocabulary.order`; None before, and when it is needed no more.
         end_mass: probability that the text ends here.
         since: the byte from which it counts; see `stages.byte_lm.session`.
+        last: bytes after which it was alive at last.
+        orphans: sequences one token longer whose probability is not known yet.
     """
 
     parent: Node | None
@@ -47,6 +49,8 @@ class Node:
     mass: NDArray[np.float64] | None = None
     end_mass: float = 0.0
     since: int | None = None
+    last: int = 0
+    orphans: list[Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ BRANCHES = 4096
 """Nodes of one text that may be alive at once: only all tokenisations of a longer text have more."""
 _CHUNK = 1 << 22
 """Probabilities computed by one forward pass, at most."""
+_AT_ONCE = 32
+"""Bytes that came together whose nodes are all computed in one pass: choosing among so few saves less than a second pass costs."""
 
 
 class Session:
@@ -45,9 +47,12 @@ class Session:
         self.base = 0
         """The text cannot be cut back to fewer bytes."""
         self._alive: list[tuple[Alive, ...]] = [self.covers.first]
+        self._first = 0
+        """The length after which the first row is."""
         self._rows: list[NDArray[np.float64]] = []
         self._totals: list[float] = []
         self._since: list[Node] = []
+        self._computed: list[Node] = []
         self._chunk = max(8, min(256, _CHUNK // max(1, len(vocabulary.order))))
         self.covers.root.log_p = 0.0
 
@@ -71,37 +76,61 @@ class Session:
                     f"the {self.length + 1} bytes have over {BRANCHES} covers alive; all tokenisations are for short texts only"
                 )
             self._alive.append(alive)
+            for item in alive:
+                item.node.last = self.length
+                if item.node.end == self.length and self._known(item.node) is None and item.node.parent is not None:
+                    item.node.parent.orphans.append(item.node)
 
     def rows(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop - start, 257) log probabilities of the symbol after the first `start`, ..., `stop - 1` bytes.
 
+        The first call says where rows are wanted from; those before cannot be had later.
+
         Raises:
             InputError: see `TokenCache.forward`.
-            ValueError: they are before `base`, or beyond the text.
+            ValueError: they are before the first ones, or beyond the text.
         """
         import numpy as np
 
-        if not self.base <= start <= stop <= self.length + 1:
-            raise ValueError(f"rows {start} to {stop} of a text of bytes {self.base} to {self.length}")
-        done = self.base + len(self._rows)
+        if not self._rows:
+            self._first = max(self.base, start)
+        if not self._first <= start <= stop <= self.length + 1:
+            raise ValueError(f"rows {start} to {stop} of a text whose rows are {self._first} to {self.length}")
+        done = self._first + len(self._rows)
         while done < stop:
             until = min(stop, done + self._chunk)
             self._compute(done, until)
             done = until
-        return np.array(self._rows[start - self.base : stop - self.base]).reshape(stop - start, SYMBOLS)
+        return np.array(self._rows[start - self._first : stop - self._first]).reshape(stop - start, SYMBOLS)
 
     def log_probability(self, length: int) -> float:
         """Log P(first `length` bytes), after `rows` has given that far."""
-        return self._totals[length - self.base]
+        return self._totals[length - self._first]
 
     def cut(self, length: int) -> None:
         """Go back to the first `length` bytes."""
         if not self.base <= length <= self.length:
             raise ValueError(f"cannot cut a text of bytes {self.base} to {self.length} back to {length}")
         del self._alive[length + 1 - self.base :]
-        del self._rows[length + 1 - self.base :]
-        del self._totals[length + 1 - self.base :]
+        del self._rows[max(0, length + 1 - self._first) :]
+        del self._totals[max(0, length + 1 - self._first) :]
         self._forget(length + 1)
+
+    def mark(self) -> tuple[int, int]:
+        """For `back`: where the text is now."""
+        return self.length, len(self._computed)
+
+    def back(self, mark: tuple[int, int]) -> None:
+        """Undo all that came after a mark, to the bit: what comes next is computed as it was then. Not across `settle`."""
+        length, count = mark
+        self.cut(length)
+        if count < len(self._computed):
+            path = self._computed[count].path
+            assert path is not None  # it was computed
+            self.cache.keep(range(int(path[-1])))
+            for node in self._computed[count:]:
+                node.path, node.mass = None, None
+            del self._computed[count:]
 
     def settle(self, length: int) -> None:
         """Promise never to cut back to fewer bytes, so that what only they need can be freed."""
@@ -111,8 +140,10 @@ class Session:
         if dropped <= 0:
             return
         del self._alive[:dropped]
-        del self._rows[:dropped]
-        del self._totals[:dropped]
+        if length > self._first:
+            del self._rows[: length - self._first]
+            del self._totals[: length - self._first]
+            self._first = length
         self.base = length
         self._since = [node for node in self._since if node.since is not None and node.since > length]
         held = {item.node: None for alive in self._alive for item in alive}
@@ -122,8 +153,6 @@ class Session:
             while above is not None and above not in needed:
                 needed[above] = None
                 above = above.parent
-        for node in sorted(needed, key=lambda node: node.number):
-            self._known(node)  # before its parent's probabilities are gone
         for node in needed:
             if node not in held:
                 node.mass = None
@@ -132,6 +161,7 @@ class Session:
             return
         front = list(range(len(self.vocabulary.start) - 1))
         self.cache.keep([*front, *(int(node.path[-1]) for node in computed if node.path is not None)])
+        self._computed = computed
         for number, node in enumerate(computed, start=len(front)):
             above_path = np.array(front, dtype=np.intp) if node.parent is None else node.parent.path
             assert above_path is not None  # a computed node's parent is computed
@@ -141,7 +171,7 @@ class Session:
 
     def _compute(self, start: int, stop: int) -> None:
         """Rows `start` to `stop`. Which nodes count from where depends on rows before, so guesses are made, and made again."""
-        if self.tolerance <= 0:
+        if self.tolerance <= 0 or 1 < stop - start <= _AT_ONCE:
             self._run(item.node for place in range(start, stop) for item in self._at(place))
         elif stop - start > 1:
             self._run([self._at(stop - 1)[-1].node])  # the shortest cover: most of the probability is on its way
@@ -285,6 +315,12 @@ class Session:
             for node, row in zip(part, logits, strict=True):
                 self._known(node)
                 node.mass, node.end_mass = self._masses(node, row)
+                for orphan in node.orphans:
+                    self._known(orphan)
+                node.orphans.clear()
+                if node.last < self._first:
+                    node.mass = None  # only what goes on from it is of interest
+            self._computed += part
 
     def _masses(self, node: Node, logits: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
         """Softmax in float64 over the tokens that may follow and, where the text can end, those that end it."""
