@@ -15,7 +15,8 @@ from stages.byte_lm.vocabulary import Vocabulary, pretokenizers
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _MARKS = "'’"
-"""Patterns name letters after these (contractions); elsewhere letters of one category are alike."""
+_REACH = 2
+"""Patterns name letters no further behind these than this (contractions); elsewhere letters of one category are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Pieces:
         self._first: dict[tuple[object, ...], str] = {}
         self._cuts: dict[str, Cut] = {}
         self._examples: dict[bytes, dict[str, list[str]]] = {}
+        for code in range(0x21, 0x7F):
+            self._kind(chr(code), False)  # so that letters that are not named stand for those that are
         firsts = {text.decode()[0] for text in vocabulary.texts if text and _is_utf8(text)}
         self._nexts = {
             exactly: () if self._whole else tuple(sorted({self._kind(char, exactly) for char in firsts})) for exactly in (False, True)
@@ -120,19 +123,22 @@ class Pieces:
         """One character of each kind that a token can begin with."""
         return self._nexts[exactly]
 
-    def named(self, text: str) -> bool:
-        """Whether letters that patterns name may matter in this text."""
-        return self._everywhere or (bool(self._letters) and any(mark in text for mark in _MARKS))
+    def marked(self, text: str) -> bool:
+        """Whether letters that patterns name matter right behind this text."""
+        return self._everywhere or (bool(self._letters) and any(mark in text[-_REACH:] for mark in _MARKS))
 
-    def alike(self, text: str, *, exactly: bool) -> tuple[str, tuple[int, ...]]:
+    def alike(self, text: str, *, exactly: bool = False) -> tuple[str, tuple[int, ...]]:
         """A text that is cut alike, and where each of its characters stands in the given one.
 
         Args:
-            text: which begins where a piece begins.
-            exactly: whether named letters stay as they are (see `named`).
+            text: which begins where a piece begins, or behind another text.
+            exactly: whether that other text is `marked`.
         """
-        kinds = [self._kind(char, exactly) for char in text]
-        if exactly or not self._runs:
+        kinds = [
+            self._kind(char, (exactly and place < _REACH) or self.marked(text[max(0, place - _REACH) : place]))
+            for place, char in enumerate(text)
+        ]
+        if not self._runs:
             return "".join(kinds), tuple(range(len(text)))
         kept: list[int] = []
         for number, char in enumerate(kinds):

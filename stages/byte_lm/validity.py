@@ -180,6 +180,11 @@ class ValidTokenisations:
     def allowed(self, place: Place) -> NDArray[np.bool_]:
         """(N,) over `Vocabulary.order`."""
         mask = self._mask(place, more=False)
+        if self.vocabulary.lead and not place.tokens:
+            # Every text begins with the lead.
+            span = self.vocabulary.span(self.vocabulary.lead)
+            mask[: 0 if span is None else span.low] = False
+            mask[0 if span is None else span.high :] = False
         # What follows is asked for only where it can matter: it is many questions.
         if self._undecided(place, mask):
             mask |= self._mask(place, more=True)
@@ -237,8 +242,8 @@ class ValidTokenisations:
 
     def _grouped(self, place: Place, *, more: bool) -> tuple[tuple[_Group, ...], Sequence[int]]:
         """Groups for texts like this one, and at which byte each character (of the text that stands for it) begins."""
-        exactly = self.pieces.named(place.tail[-4:])
-        text, kept = self.pieces.alike(place.tail, exactly=exactly)
+        exactly = self.pieces.marked(place.tail)
+        text, kept = self.pieces.alike(place.tail)
         key = (text, place.partial, exactly, more)
         known = self._groups.get(key)
         if known is None:
@@ -305,7 +310,7 @@ class ValidTokenisations:
         for form in forms:
             end = (tail[-2:] + form.text)[-3:]
             if self.pieces.unsure(end):
-                for char in self.pieces.nexts(exactly=self.pieces.named(end)):
+                for char in self.pieces.nexts(exactly=self.pieces.marked(end)):
                     yield _Form(form.place, form.text, char)
 
     def _whole_forms(self, exactly: bool) -> Iterator[_Form]:
@@ -315,8 +320,7 @@ class ValidTokenisations:
             if text is None:
                 continue
             for end in self._witness(number, rest) if rest else ("",):
-                named = exactly or self.pieces.named(text)
-                yield _Form(number, self.pieces.alike(text + end, exactly=named)[0])
+                yield _Form(number, self.pieces.alike(text + end, exactly=exactly)[0])
 
     def _completing(self, partial: bytes) -> Iterator[_Form]:
         """Tokens that go on inside a character."""
