@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PIECE = 256
 """Bytes of a prompt that are read at once."""
+GUESSING = 0.02
+"""The tolerance of guesses; what they are held against is computed with the members' own."""
 REST = 16
 """Bytes said one by one after guesses were wrong."""
 NAP, LONGEST_NAP = 32, 512
@@ -320,6 +322,7 @@ class _Decoder:
         """What one member alone would say after `symbol`, and its rows, one more than the guesses."""
         session, guesses = self.sessions[leader], list[int]()
         session.push(bytes([symbol]))
+        asked, session.tolerance = session.tolerance, max(session.tolerance, GUESSING if count else 0.0)
         rows = [session.rows(length, length + 1)[0]]
         while len(guesses) < count:
             guess = self.pick(rows[-1], length - self.begin + len(guesses))
@@ -333,7 +336,11 @@ class _Decoder:
                 break
             guesses.append(guess)
         self.run.asked[leader] += len(rows)
-        return guesses, rows
+        if session.tolerance == asked:
+            return guesses, rows
+        session.tolerance = asked
+        session.again(length)
+        return guesses, list(session.rows(length, length + len(guesses) + 1))
 
     def _said(self, symbol: int, mixed: NDArray[np.float64]) -> None:
         self.run.shares.append(self.rule.shares(self.state))

@@ -116,6 +116,12 @@ class Session:
         del self._totals[max(0, length + 1 - self._first) :]
         self._forget(length + 1)
 
+    def again(self, length: int) -> None:
+        """Compute the rows from the one after `length` bytes on anew, when they are asked for next."""
+        del self._rows[max(0, length - self._first) :]
+        del self._totals[max(0, length - self._first) :]
+        self._forget(length)
+
     def mark(self) -> tuple[int, int]:
         """For `back`: where the text is now."""
         return self.length, len(self._computed)
