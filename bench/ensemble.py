@@ -2,9 +2,9 @@
 
     python bench/ensemble.py [MODEL_FOLDER ...]
 
-Without folders it makes three random models with tokenizers of their own. Plain greedy decoding by tokens with a key-value cache is the peer,
-each member for as many bytes as the ensemble says; prompts are read before the clock starts. Times are processor seconds of this process,
-medians over interleaved rounds.
+Without folders it makes three random models with tokenizers of their own. Plain greedy decoding by tokens with a key-value cache is the
+peer, each member for as many bytes as the ensemble says; prompts are read before the clock starts. Times are processor seconds of this
+process, medians over interleaved rounds.
 """
 
 from __future__ import annotations
@@ -91,27 +91,26 @@ def main() -> None:
     torch.set_num_threads(1)
     print(machine.describe())
     with tempfile.TemporaryDirectory() as place:
-        folders = [Path(item) for item in sys.argv[1:]]
-        if not folders:
-            sizes = {"vocab": 258, "seed": 0}, {"vocab": 420, "seed": 1}, {"vocab": 512, "seed": 2}
-            folders = [make_model(Path(place) / str(n), hidden=128, intermediate=128, layers=3, **size) for n, size in enumerate(sizes)]
+        folders = [Path(item) for item in sys.argv[1:]] or [
+            make_model(Path(place) / f"random-{vocab}", hidden=128, intermediate=128, layers=3, vocab=vocab, seed=vocab)
+            for vocab in (258, 420, 512)
+        ]
         exact, near = ([load(folder, tolerance=tolerance) for folder in folders] for tolerance in (0.0, 1e-3))
         for member in exact:
-            print(
-                f"  {member.name:24} {len(member.vocabulary.order):6} tokens, {sum(p.numel() for p in member.model.model.parameters()):,} weights"
-            )
+            weights = sum(item.numel() for item in member.model.model.parameters())
+            print(f"  {member.name:24} {len(member.vocabulary.order):6} tokens, {weights:,} weights")
         cases = {
             title: Ensemble(exact if tolerance == 0 else near, find(name, settings, len(folders)), skip_below=skip, ahead=ahead)
             for title, (name, settings, tolerance, ahead, skip) in CASES.items()
         }
         ratios: dict[str, list[float]] = {title: [] for title in cases}
-        against_one: dict[str, list[float]] = {title: [] for title in cases}
         for prompt in PROMPTS:
             jobs: dict[str, Callable[[], float]] = {
                 f"member {number}": lambda member=member, prompt=prompt: plain(member, prompt, BYTES)  # type: ignore[misc]
                 for number, member in enumerate(exact)
             }
-            jobs |= {title: lambda ensemble=ensemble, prompt=prompt: together(ensemble, prompt, BYTES) for title, ensemble in cases.items()}  # type: ignore[misc]
+            for title, ensemble in cases.items():
+                jobs[title] = lambda ensemble=ensemble, prompt=prompt: together(ensemble, prompt, BYTES)  # type: ignore[misc]
             times: dict[str, list[float]] = {title: [] for title in jobs}
             for _ in range(ROUNDS + 1):
                 for title, job in jobs.items():
@@ -121,10 +120,8 @@ def main() -> None:
             print(f"{prompt[:40]!r}: members alone {', '.join(f'{value * 1e3:.0f}' for value in own)} ms for {BYTES} bytes")
             for title in cases:
                 ratios[title].append(middle[title] / sum(own))
-                against_one[title].append(middle[title] / max(own))
-                print(
-                    f"  {title:34} {middle[title] * 1e3:7.0f} ms  {ratios[title][-1]:5.2f} of the sum  {against_one[title][-1]:5.2f} of the slowest"
-                )
+                one = middle[title] / max(own)
+                print(f"  {title:34} {middle[title] * 1e3:7.0f} ms  {ratios[title][-1]:5.2f} of the sum  {one:5.2f} of the slowest")
         print("geometric mean over prompts, of the sum of the members' own times:")
         for title, values in ratios.items():
             mean = statistics.geometric_mean(values)
