@@ -105,7 +105,7 @@ def _lower(recipe: Recipe, materials: Materials) -> Plan:
         for entry in _ordered(_with_source(recipe, entries)):
             identifier = f"{entry.id}[{variant}]" if variant and entry.id != "import-model" else entry.id
             call = Call(entry, identifier, recipe, tuple(before), variant, material)
-            lowered = _lower_stage(call)
+            lowered = lower_stage(call)
             before.append((entry, lowered))
             outputs[identifier] = lowered.outputs
             nodes |= {node.id: node for node in lowered.nodes}
@@ -184,7 +184,12 @@ def camel(name: str) -> str:
     return re.sub(r"_([a-z0-9])", lambda match: match.group(1).upper(), name)
 
 
-def _lower_stage(call: Call) -> Lowered:
+def lower_stage(call: Call) -> Lowered:
+    """One recipe stage as nodes: by its own `lower`, else by the names of its fields and inputs.
+
+    Raises:
+        RecipeError: an unknown stage type or key, an input that nothing gives.
+    """
     entry = call.entry
     try:
         stage: Stage = plugins.load("stages", entry.type)
