@@ -19,6 +19,9 @@ from store.cas import Cas
 from store.digest import Digest
 
 
+MAX_STEPS = 10_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManyWorldsAdapter:
     """What is trained, and how. `segment_steps` alone does not change a byte of the adapter."""
@@ -45,8 +48,8 @@ class ManyWorldsAdapter:
     def __post_init__(self) -> None:
         graph.check_names((self.name,))
         graph.in_range(self.adapter_rank, 8, 512, "adapter_rank")
-        graph.in_range(self.training_steps, 100, 10_000, "training_steps")
-        graph.in_range(self.segment_steps, 1, self.training_steps, "segment_steps")
+        graph.in_range(self.training_steps, 100, MAX_STEPS, "training_steps")
+        graph.in_range(self.segment_steps, 1, MAX_STEPS, "segment_steps")
         if self.objective.learn_temperature:
             raise SpecError("objective: a temperature is learned with the substrate; adding a model trains its adapter alone")
         _ = self.training(20)  # its own checks

@@ -16,6 +16,9 @@ from store.cas import Cas
 from store.digest import Digest
 
 
+MAX_STEPS = 50_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManyWorldsSubstrate:
     """What is trained, and how. `segment_steps` alone does not change a byte of the substrate: it says how much a crash may cost."""
@@ -55,8 +58,8 @@ class ManyWorldsSubstrate:
         graph.in_range(self.substrate_dim, 64, 2048, "substrate_dim")
         graph.in_range(self.num_gaussians, 16, 1024, "num_gaussians")
         graph.in_range(self.rank, 8, 2048, "adapter_rank")
-        graph.in_range(self.training_steps, 100, 50_000, "training_steps")
-        graph.in_range(self.segment_steps, 1, self.training_steps, "segment_steps")
+        graph.in_range(self.training_steps, 100, MAX_STEPS, "training_steps")
+        graph.in_range(self.segment_steps, 1, MAX_STEPS, "segment_steps")
         unknown = sorted(set(self.insert_layers) - set(self.models))
         if unknown:
             raise SpecError(f"insert_layers: there is no model {unknown[0]!r}; there are {', '.join(self.models)}")
