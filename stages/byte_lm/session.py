@@ -229,8 +229,7 @@ class Session:
             bound = sum(math.exp(min(0.0, self._log_p(node) - reference)) for node in owners)
             if bound > self.tolerance * (masses.sum() + bound):
                 for node in waiting:
-                    node.since = place
-                self._since += waiting
+                    self._count(node, place)
                 self._add(masses, [item for item in alive if item.node.since == place and item not in counted], reference, place)
             else:
                 self._spread(masses, [item for item in alive if item.node.since is None], reference, place)
@@ -271,11 +270,20 @@ class Session:
                 masses[possible] += math.exp(min(0.0, self._log_p(owner) - reference)) / share / count
 
     def _owner(self, node: Node) -> Node:
-        """The nearest sequence on the way to a node whose probability is known: an upper bound of the node's own."""
-        while self._known(node) is None:
-            assert node.parent is not None
+        """The nearest sequence on the way to a node that goes on from one that counts: an upper bound of the node's own probability.
+
+        What happens to be computed already is not asked for, so that it does not matter.
+        """
+        while node.parent is not None and (node.parent.since is None or self._known(node) is None):
             node = node.parent
         return node
+
+    def _count(self, node: Node | None, place: int) -> None:
+        """Let a node count from here, and with it all that it goes on from."""
+        while node is not None and node.since is None:
+            node.since = place
+            self._since.append(node)
+            node = node.parent
 
     def _known(self, node: Node) -> float | None:
         if node.log_p is None and node.parent is not None and node.parent.mass is not None and node.parent.log_p is not None:
