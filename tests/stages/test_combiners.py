@@ -255,3 +255,12 @@ def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(PluginError, match="fixed-share"):
         find("fixed-shar", {}, 2)
     assert "bayes" in plugins.names("combiners")
+
+
+def test_a_stranger_s_combiner_combines() -> None:
+    """A package's rule is found by name, and held against the bound that it states."""
+    rows = rows_of(10, 3, 11)
+    rule, symbols = find("acme-last", {}, 3), text_of(rows, 11)
+    mixed, _, state = combine(rule, rule.start(), rows, symbols)
+    assert mixed.tobytes() == np.ascontiguousarray(rows[:, 2]).tobytes()
+    check(rule, state)
