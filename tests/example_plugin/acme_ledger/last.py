@@ -42,7 +42,8 @@ class Rule:
         """One for the last."""
         import numpy as np
 
-        return np.eye(self._members)[-1]
+        shares: NDArray[np.float64] = np.eye(self._members)[-1]
+        return shares
 
     def bound(self, state: State) -> float | None:
         """Its own loss."""
