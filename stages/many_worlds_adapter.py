@@ -18,7 +18,6 @@ from stages.stage import Composite, Graph, Input, Node, Ref
 from store.cas import Cas
 from store.digest import Digest
 
-
 MAX_STEPS = 10_000
 
 
@@ -111,7 +110,7 @@ def lower(call: Any) -> Any:
 
     from stages import lowering
 
-    given = call.entry.fields
+    given = graph.with_floats(call.entry.fields)
     for key in ("targetModel", "substratePath"):
         if not isinstance(given.get(key), str):
             raise RecipeError(f"{call.entry.where(key)}{call.entry.type} needs {key}: the id of an earlier stage, or a folder")

@@ -15,7 +15,6 @@ from stages.stage import Composite, Graph, Input, Node, Ref
 from store.cas import Cas
 from store.digest import Digest
 
-
 MAX_STEPS = 50_000
 
 
@@ -124,7 +123,8 @@ def lower(call: Any) -> Any:
     if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
         raise RecipeError(f"{call.entry.where('sourceModels')}{call.entry.type} needs sourceModels: a list of stages or folders")
     found = [graph.model_of(call, item, "sourceModels") for item in listed]
-    fields_ = {key: value for key, value in call.entry.fields.items() if key != "sourceModels"} | {"models": [name for name, _, _ in found]}
+    given = graph.with_floats(call.entry.fields)
+    fields_ = {key: value for key, value in given.items() if key != "sourceModels"} | {"models": [name for name, _, _ in found]}
     entry = replace(call.entry, fields=fields_, lines={**call.entry.lines, "models": call.entry.lines.get("sourceModels", call.entry.line)})
     spec, paths = lowering.bind(entry, STAGE)
     if "calibration" not in paths:

@@ -70,6 +70,19 @@ def canonical_correlation(x: Array, y: Array, rank: int, penalty: float) -> Maps
     return Maps(left @ u[:, :rank] * weights, right @ v[:rank].T * weights)
 
 
+def tuned_canonical_correlation(x: Array, y: Array, rank: int, tuning: NDArray[np.bool_], most: int = 1000) -> tuple[Maps, float]:
+    """Canonical correlation with the penalty of PENALTIES that finds most of the rows `tuning` (at most so many) when fitted on the others;
+    then fitted on all.
+    """
+    x_left, y_left = x[tuning][:most], y[tuning][:most]
+    found = []
+    for penalty in PENALTIES:
+        maps = canonical_correlation(x[~tuning], y[~tuning], rank, penalty)
+        found.append(int(hits(x_left @ maps.left, y_left @ maps.right).sum()))
+    best = PENALTIES[int(np.argmax(found))]
+    return canonical_correlation(x, y, rank, best), best
+
+
 def _whitening(x: Array, penalty: float) -> Array:
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
     return np.asarray(vectors / np.sqrt(np.maximum(values, 0) + penalty), np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -171,6 +171,26 @@ OUTPUTS = ("substrate", "picture", "metrics", "table")
 # --- recipes -------------------------------------------------------------------------------------------------------------------
 
 
+def name_of(path: str) -> str:
+    """What a model is called by the last part of its folder or Hub id; by the part before, where that is `model` (as exports are laid out).
+
+    >>> [name_of(path) for path in ("models/tiny", "Qwen/Qwen2.5-0.5B@1a2b", "models/code/model", "model")]
+    ['tiny', 'Qwen2-5-0-5B', 'code', 'model']
+    """
+    parts = PurePosixPath(path.partition("@")[0]).parts or ("model",)
+    last = parts[-2] if parts[-1] == "model" and len(parts) > 1 and parts[-2].strip("./") else parts[-1]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-_") or "model"
+
+
+def with_floats(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a stage, with whole numbers of the objective as the weights that they are: people write `native: 0`."""
+    weights = given.get("objective")
+    if not isinstance(weights, Mapping):
+        return dict(given)
+    plain = {key: float(value) if type(value) is int else value for key, value in weights.items()}
+    return {**given, "objective": plain}
+
+
 def model_of(call: Any, text: str, key: str) -> tuple[str, tuple[Node, ...], Input]:
     """(name, nodes, model) of what a recipe calls a model: the id of an earlier stage that gives one, or what import-model takes.
 
@@ -185,7 +205,7 @@ def model_of(call: Any, text: str, key: str) -> tuple[str, tuple[Node, ...], Inp
             if "model" not in lowered.outputs:
                 raise RecipeError(f"{call.entry.where(key)}{text} gives no model; it gives {', '.join(lowered.outputs) or 'nothing'}")
             return text, (), lowered.outputs["model"]
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", PurePosixPath(text.partition("@")[0]).name).strip("-_") or "model"
+    name = name_of(text)
     line = call.entry.lines.get(key, call.entry.line)
     imported = StageEntry(f"{call.id}/import-{name}", "import-model", {"folder": text, "source": text}, {}, line, {"folder": line})
     made = lowering.lower_stage(replace(call, entry=imported, id=imported.id))

@@ -57,13 +57,11 @@ def losses(history: Mapping[str, Sequence[float]], *, title: str) -> str:
         y = bottom - number * step / ceiling * _HEIGHT
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_RIGHT}" y2="{y:.1f}"/>')
         parts.append(f'<text class="faint" x="{_LEFT - 8}" y="{y + 4.5:.1f}" text-anchor="end">{number * step:g}</text>')
-    x = 24.0
     for number, (name, points) in enumerate(thinned.items()):
-        label = f"{name}: {history[name][0]:.3g} to {points[-1][1]:.3g}"
+        label, x = f"{name.replace('_', ' ')} {points[-1][1]:.3g}", 24 + 170 * number
         parts.append(f'<path class="line{number}" fill="none" stroke-width="1.8" d="M{"L".join(place(*point) for point in points)}"/>')
-        parts.append(f'<path class="line{number}" stroke-width="3" d="M{x:.0f} 58h16"/>')
-        parts.append(f'<text class="text" x="{x + 22:.0f}" y="62">{escape(label)}</text>')
-        x += 46 + 7.0 * len(label)
+        parts.append(f'<path class="line{number}" stroke-width="3" d="M{x} 58h16"/>')
+        parts.append(f'<text class="text" x="{x + 22}" y="62">{escape(label)}</text>')
     parts.append(f'<path class="axis" fill="none" d="M{_LEFT} {_TOP}V{bottom}H{_RIGHT}"/>')
     parts.append(f'<text class="faint" x="{_LEFT}" y="{bottom + 18}" text-anchor="middle">1</text>')
     parts.append(f'<text class="faint" x="{_RIGHT}" y="{bottom + 18}" text-anchor="end">{count:,}</text>')

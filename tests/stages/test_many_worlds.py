@@ -513,7 +513,7 @@ version: 1.0.0
 stages:
   - {type: import-model, id: mine, folder: one}
   - {type: many-worlds-substrate, substrateDim: 256, numGaussians: 128, sourceModels: [mine, models/two.5b], calibrationCorpus: set.jsonl,
-     trainingSteps: 1000, learningRate: 1e-4, lossType: both}
+     trainingSteps: 1000, learningRate: 1e-4, lossType: both, objective: {native: 0, cross_model: 0.5}}
   - {type: many-worlds-adapter, targetModel: models/three, substratePath: many-worlds-substrate, adapterRank: 64, insertLayer: 3,
      trainingSteps: 500, learningRate: 1e-4}
   - {type: many-worlds-adapter, id: more, targetModel: models/four, substratePath: elsewhere/folder}
@@ -534,6 +534,7 @@ def test_the_recipe_forms_load() -> None:
     assert isinstance(spec, ManyWorldsSubstrate)
     assert (spec.models, spec.substrate_dim, spec.num_gaussians, spec.training_steps) == (("mine", "two-5b"), 256, 128, 1000)
     assert (spec.learning_rate, spec.loss_type, spec.rank) == (1e-4, "both", 256)
+    assert (spec.objective.native, spec.objective.cross_model, spec.objective.contrastive) == (0.0, 0.5, 1.0)
     assert set(nodes["many-worlds-substrate"].inputs) == {"calibration", "model-mine", "model-two-5b"}
     adapter = nodes["many-worlds-adapter"]
     assert (adapter.spec.name, adapter.spec.adapter_rank, adapter.spec.insert_layer) == ("three", 64, 3)
@@ -561,3 +562,46 @@ def test_faults_of_recipes_are_told_with_their_line(old: str, new: str, message:
     assert old in RECIPE
     with pytest.raises((RecipeError, SpecError), match=message):
         lowering.lower(recipe.parse(RECIPE.replace(old, new, 1)), lambda path: Digest.of(b""))
+
+
+# --- in a ledger ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_from_recipe_to_signed_evaluation_and_no_model_runs_twice(tmp_path: Path) -> None:
+    """Through the runner: substrate, then a model that joins. Another training finds all states; adding a model runs that model alone; the
+    joined folder holds the first one's blobs, and the evaluation is a signed claim about it.
+    """
+    from stages import events
+    from tests.homes import Home
+
+    for number, name in enumerate(("one", "two", "three")):
+        make_model(tmp_path / name, hidden=32, intermediate=32, layers=3, experts=2, vocab=300 + 20 * number, seed=number)
+    (tmp_path / "set.jsonl").write_bytes(corpus(samples(24)))
+    home = Home(tmp_path)
+    settings = "substrateDim: 64, numGaussians: 16, adapterRank: 16, trainingSteps: 100, batchSize: 16, blockSamples: 12, maxBytes: 60"
+    first = f" - {{type: many-worlds-substrate, sourceModels: [one, two], calibrationCorpus: set.jsonl, {settings}, learningRate: 1e-3}}\n"
+    other = first.replace("1e-3", "1e-4").replace("substrateDim: 64", "substrateDim: 128")
+    adapter = (
+        " - {type: many-worlds-adapter, targetModel: three, substratePath: many-worlds-substrate, adapterRank: 8, trainingSteps: 100, \
+batchSize: 16}\n"
+    )
+
+    def ran() -> list[str]:
+        return [event.node.split("/")[-1] for event in home.heard(events.Started) if isinstance(event, events.Started)]
+
+    home.run(first)
+    assert sum(node.startswith("states-") for node in ran()) == 4
+    home.run(other, "other")
+    assert ran()
+    assert not [node for node in ran() if node.startswith(("states-", "aligned"))]
+    result = home.run(first + adapter, "joined")
+    assert sorted(node for node in ran() if node.startswith("states-")) == ["states-three-00000", "states-three-00001"]
+    before, after = (
+        {item.path: item.digest for item in tree.load(home.store, result.outputs[stage]["substrate"]).entries}
+        for stage in ("many-worlds-substrate", "many-worlds-adapter")
+    )
+    assert before.items() < after.items()
+    rows = json.loads(result.alloy.read_text())["results"]["benchmarks"]
+    assert [(row["benchmark"], row["subject"]) for row in rows] == [("many-worlds", "substrate")] * 2
+    assert rows[1]["digest"] == str(result.outputs["many-worlds-adapter"]["substrate"])

@@ -318,6 +318,16 @@ def test_canonical_correlations_are_found() -> None:
     assert by_cca > baselines.hits(views[0][chosen] @ turned.left, views[1][chosen] @ turned.right).mean() + 0.2
 
 
+def test_tuned_canonical_correlation_is_one_of_those_that_it_tries() -> None:
+    """It is the fit on all rows with a penalty of the list, and finds at least as many of the tuning rows as the worst of them."""
+    x = rng(0).normal(size=(200, 6))
+    y = x @ rng(1).normal(size=(6, 5)) + rng(2).normal(size=(200, 5))
+    tuning = np.arange(200) % 4 == 0
+    maps, penalty = baselines.tuned_canonical_correlation(x, y, 4, tuning)
+    assert penalty in baselines.PENALTIES
+    assert maps.left == pytest.approx(baselines.canonical_correlation(x, y, 4, penalty).left)
+
+
 def test_principal_directions_are_numpys() -> None:
     """The first directions keep as much as a truncated singular value decomposition, the most that any of that rank can."""
     x = rng(0).normal(size=(100, 8)) @ rng(1).normal(size=(8, 8))
