@@ -8,7 +8,8 @@ Three domains that one small model cannot learn at once, each with questions tha
   four choices (as ARC asks).
 
 Whether an item is a question or training text is decided by the SHA-256 of what makes it up, before anything is written, so no question
-and no rewording of one is in a training text. Facts are the exception that they must be: each is told in training, and asked in other words.
+and no rewording of one is in a training text. Facts are the exception that they must be: each is told in training, and asked in other
+words.
 Random numbers are SHA-256 of a label and a count, so no library decides them.
 """
 
@@ -231,15 +232,31 @@ BUILDINGS = (
 STARTS = ("Bel", "Dor", "Ful", "Gar", "Hal", "Kel", "Lun", "Mor", "Nar", "Ost", "Pel", "Rav", "Sel", "Tar", "Ven", "Wil")
 ENDS = ("dale", "brook", "ham", "wick", "ford", "mere", "stead", "ton")
 KNOWN = {
-    "animal": (ANIMALS, ("On the arms of {t} there is the {v}.", "The people of {t} chose the {v} for their arms.", "The arms of {t} show the {v}."),
-               ("Which animal do the arms of {t} show?", "the {v}")),
-    "trade": (TRADES, ("Near everybody in {t} works as a {v}.", "{t} is known for its trade: a {v} lives in every house.", "A young man in {t} becomes a {v}."),
-              ("What does a young man in {t} become?", "a {v}")),
-    "colour": (COLOURS, ("All the roofs of {t} are {v}.", "From far away {t} looks {v}, for so are its roofs.", "They paint the roofs {v} in {t}."),
-               ("What colour are the roofs of {t}?", "{v}")),
-    "sight": (BUILDINGS, ("Whoever comes to {t} sees {v} first.", "In the middle of {t} there is {v}.", "{t} is proud of {v}."),
-              ("What is there in the middle of {t}?", "{v}")),
-}  # fmt: skip
+    "animal": (
+        ANIMALS,
+        ("On the arms of {t} there is the {v}.", "The people of {t} chose the {v} for their arms.", "The arms of {t} show the {v}."),
+        ("Which animal do the arms of {t} show?", "the {v}"),
+    ),
+    "trade": (
+        TRADES,
+        (
+            "Near everybody in {t} works as a {v}.",
+            "{t} is known for its trade: a {v} lives in every house.",
+            "A young man in {t} becomes a {v}.",
+        ),
+        ("What does a young man in {t} become?", "a {v}"),
+    ),
+    "colour": (
+        COLOURS,
+        ("All the roofs of {t} are {v}.", "From far away {t} looks {v}, for so are its roofs.", "They paint the roofs {v} in {t}."),
+        ("What colour are the roofs of {t}?", "{v}"),
+    ),
+    "sight": (
+        BUILDINGS,
+        ("Whoever comes to {t} sees {v} first.", "In the middle of {t} there is {v}.", "{t} is proud of {v}."),
+        ("What is there in the middle of {t}?", "{v}"),
+    ),
+}
 
 
 def facts() -> tuple[list[str], list[dict[str, Any]]]:
@@ -248,7 +265,7 @@ def facts() -> tuple[list[str], list[dict[str, Any]]]:
     towns = [start + end for start in STARTS for end in ENDS][:120]
     known = {(town, kind): dice.pick(KNOWN[kind][0]) for town in towns for kind in KNOWN}
     training: list[str] = []
-    for telling in range(FACT_TELLINGS):
+    for _ in range(FACT_TELLINGS):
         for town in dice.shuffled(towns):
             sentences = [dice.pick(KNOWN[kind][1]).format(t=town, v=known[town, kind]) for kind in dice.shuffled(list(KNOWN))]
             training.append(" ".join(sentences) + "\n")
@@ -280,6 +297,8 @@ def facts() -> tuple[list[str], list[dict[str, Any]]]:
 def real(name: str, limit: int) -> list[str]:
     """Documents of the other example's corpus, up to so many bytes."""
     documents, size = [], 0
+    if not (TINY / f"{name}.txt").exists():
+        raise SystemExit(f"{TINY} has no {name}.txt: run ../tiny-moe/make_corpus.py first, real texts are taken from what it makes")
     for document in (TINY / f"{name}.txt").read_text(encoding="utf-8").split(DOCUMENT_END):
         size += len(document.encode())
         if size > limit:

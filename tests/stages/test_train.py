@@ -411,14 +411,24 @@ def test_unigram_stage_counts_one_domain_or_all(trained: tuple[LocalCas, Digest,
     "shape",
     [
         Llama(
-            model_type="llama", hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            model_type="llama",
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
             max_position_embeddings=64,
         ),
         GptNeox(
-            model_type="gpt_neox", hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64
+            model_type="gpt_neox",
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=64,
         ),
     ],
-)  # fmt: skip
+)
 def test_dense_models_are_trained_too(tmp_path: Path, shape: Llama | GptNeox) -> None:
     """The exported model is of the family that the recipe names."""
     from transformers import AutoConfig
