@@ -311,11 +311,14 @@ def _spec_words(actions: Sequence[Action]) -> str:
 
 
 def base(evidence: Evidence, made: Sequence[Made], chosen: Chosen) -> Base:
-    """What the work started from: the models that were taken in, and how what is published relates to them."""
+    """What the work started from: the models that were taken in, and how what is published relates to them.
+
+    A model is one of the Hub where its files were fetched from there by a run that counts; what a recipe calls a folder is only a name.
+    """
     imports = [one for one in made if one.action.stage == "import-model"]
-    hubs = [
-        (str(one.action.spec.get("repo", "")), str(one.action.spec.get("commit", ""))) for one in made if one.action.stage == "hub-model"
-    ]
+    fetched = {(one.action.spec.get("repo"), one.action.spec.get("commit")) for one in made if one.action.stage == "hub-file"}
+    named = dict.fromkeys((one.action.spec.get("source"), one.action.spec.get("revision")) for one in imports)
+    hubs = [(str(repo), str(commit)) for repo, commit in named if (repo, commit) in fetched]
     if not imports:
         return Base(name="", hub="", revision="", relation="finetune", digest="")
     first = imports[0]

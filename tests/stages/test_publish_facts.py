@@ -56,23 +56,37 @@ def test_a_model_that_was_trained_here_has_no_base(tmp_path: Path) -> None:
     )
 
 
-def test_a_model_from_the_hub_is_a_base_model(tmp_path: Path) -> None:
-    """By repository and commit, as the run that fetched it states them; quantising alone is told from pruning."""
+def imported(tmp_path: Path, *, fetched: str) -> tuple[Evidence, Digest]:
+    """A model called acme/base, converted, whose config was fetched from a repository: the evidence and the GGUF."""
     log, store = unsafe_log(tmp_path), MemoryCas()
-    folder, model, gguf = (store.put(text) for text in (b"folder", b"model", b"gguf"))
+    file, folder, model, gguf = (store.put(text) for text in (b"file", b"folder", b"model", b"gguf"))
+    of = {"repo": fetched, "commit": "a" * 40, "path": "config.json", "size": 4}
     payloads = [
-        run_payload(Action("hub-model", 1, {"repo": "acme/base", "commit": "a" * 40}, {}), {"folder": folder}),
-        run_payload(Action("import-model", 1, {"source": "acme/base"}, {"folder": folder}), {"model": model}),
+        run_payload(Action("hub-file", 1, of, {}), {"file": file}),
+        run_payload(Action("hub-folder", 1, {}, {"file/config.json": file}), {"folder": folder}),
+        run_payload(Action("import-model", 1, {"source": "acme/base", "revision": "a" * 40}, {"folder": folder}), {"model": model}),
         run_payload(Action("gguf-convert", 1, {"outtype": "F16"}, {"model": model}), {"gguf": gguf}),
     ]
-    log.append(payloads, ["a", "b", "c"])
-    evidence = Evidence.of(log, unsafe_policy("alice"), store, [gguf])
+    log.append(payloads, ["a", "b", "c", "d"])
+    return Evidence.of(log, unsafe_policy("alice"), store, [gguf]), gguf
+
+
+def test_a_model_from_the_hub_is_a_base_model(tmp_path: Path) -> None:
+    """By repository and commit, as the run that fetched it states them; quantising alone is told from pruning."""
+    evidence, gguf = imported(tmp_path, fetched="acme/base")
     chosen = Chosen("", None, {"F16": gguf})
     found = base(evidence, evidence.steps([gguf]), chosen)
     assert (found.hub, found.revision, found.relation) == ("acme/base", "a" * 40, "quantized")
     assert sentence(evidence, evidence.steps([gguf]), chosen, found, "", 0) == (
         "The model acme/base at commit `aaaaaaaaaaaa`, unchanged, as GGUF in F16."
     )
+
+
+def test_a_folder_with_the_name_of_a_repository_is_no_base_model(tmp_path: Path) -> None:
+    """Only files that were fetched from there make it one: else whoever writes a recipe could claim any base."""
+    evidence, gguf = imported(tmp_path, fetched="other/model")
+    found = base(evidence, evidence.steps([gguf]), Chosen("", None, {"F16": gguf}))
+    assert (found.name, found.hub, found.revision) == ("acme/base", "", "")
 
 
 def test_every_metric_of_another_benchmark_is_a_result(tmp_path: Path) -> None:
