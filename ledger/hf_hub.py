@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from ledger.errors import HubConflictError, HubError, HubMismatchError, HubNotFoundError, HubUnreachableError
 from ledger.hub import HubFile, Listing, Progress, check_commit, check_repo, is_commit, parse_xet
+from ledger.inventory import WEIGHTS
 from store import canonical
 from store.digest import Digest
 from store.errors import CanonicalError
@@ -37,8 +38,6 @@ HUB = "https://huggingface.co"
 MAX_ANSWER_BYTES = 1 << 26
 """No answer of the Hub's API is read beyond this: a listing that never ends is refused."""
 
-WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx")
-"""Ends of the names of files that hold weights: the bytes that `weight_bytes` counts."""
 
 _PATHS_AT_ONCE = 1000
 _CHUNK_BYTES = 1 << 20

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ledger.errors import HubError, HubNotFoundError
+from ledger.locator import is_repository
 from store.digest import Digest
 from store.errors import PathError, TreeError
 from store.tree import MAX_ENTRIES, check_names
@@ -28,7 +29,6 @@ from store.tree import MAX_ENTRIES, check_names
 MAX_FILES = MAX_ENTRIES
 """A repository with more files is refused; the Hub itself advises against 100,000."""
 
-_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _HEX64 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -246,7 +246,7 @@ def check_repo(repo: str) -> str:
     Raises:
         HubError: it is anything else.
     """
-    if not _REPO.match(repo) or ".." in repo or "--" in repo or repo.endswith((".git", ".ipynb")):
+    if not is_repository(repo):
         raise HubError(f"{repo!r} is not the name of a repository: it must be org/name, of letters, digits, '.', '_' and '-'")
     return repo
 

@@ -30,11 +30,20 @@ HUB_HOSTS: Final = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 MAX_TEXT: Final = 4096
 """Characters. A QR holds at most 4,296."""
 
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[\w.+-][\w.+/-]{0,254}", re.ASCII)
 _HEX = re.compile(r"[0-9a-fA-F]{8,64}", re.ASCII)
 _VIEWS = frozenset({"tree", "blob", "resolve", "raw", "commit"})
 """The parts of a Hub URL that are followed by a revision."""
+
+
+def is_repository(text: str) -> bool:
+    """Whether a text can be the name of a repository of the Hub, by the Hub's own rule.
+
+    >>> is_repository("acme/model-1.5"), is_repository("acme/a--b"), is_repository("acme"), is_repository("acme/model.git")
+    (True, False, False, False)
+    """
+    return bool(_REPOSITORY.fullmatch(text)) and ".." not in text and "--" not in text and not text.endswith((".git", ".ipynb", ".", "-"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,7 @@ class HubSource:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        if not _REPO.fullmatch(self.repo) or ".." in self.repo or "--" in self.repo or self.repo.endswith((".git", ".", "-")):
+        if not is_repository(self.repo):
             raise LocatorError(f"{self.repo[:200]!r} names no repository of the Hub; expected org/name")
         if self.revision is not None and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
             raise LocatorError(f"{self.revision[:200]!r} is no revision; expected a commit, a branch or a tag")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ledger import chunks, lookup, publication, standing, statement
+from ledger import chunks, locator, lookup, publication, standing, statement
 from ledger.alloy import file_name, recipe_hash, records
 from ledger.chain import Made
 from ledger.errors import UntrustedError
@@ -415,7 +415,6 @@ def _keys(evidence: Evidence, tables: Any, results: Any, loads: Any, steps: Any)
 
 
 _TAG = re.compile(r"[\w.:+-]{1,64}\Z", re.ASCII)
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
 
 
 def _tags(planned: Plan, architecture: str) -> tuple[str, ...]:
@@ -433,7 +432,7 @@ def _datasets(alloy: Mapping[str, Any]) -> tuple[str, ...]:
     """The calibration sets that the recipe calls by a dataset's id on the Hub."""
     corpora = alloy.get("calibrationCorpora")
     ids = [one.get("id") for one in corpora if isinstance(one, Mapping)] if isinstance(corpora, list) else []
-    return tuple(one for one in ids if isinstance(one, str) and _HUB_ID.match(one))
+    return tuple(one for one in ids if isinstance(one, str) and locator.is_repository(one))
 
 
 def _text(value: Any) -> str:
