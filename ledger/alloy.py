@@ -1,7 +1,7 @@
 """What an alloy says about itself, as functions of what it says: its hashes, and the names of the files that were made.
 
 Whoever writes an alloy uses them, and so does whoever checks it. Four hashes have four names (docs/formats/alloy.md): `recipe_hash` of what
-was asked for, `file_hash` of the file's bytes, `model_hash` of the list of weights, `result_hash` of one evaluation's record. The two
+was asked for, `file_hash` of the file's bytes, `model_hash` of the list of weights, and `resultHash` of an evaluation's record. The two
 others, `legacy_model_hash` and `receiptless_hash`, are conventions of older files that are recognised and never written.
 """
 
