@@ -193,9 +193,7 @@ class Confirmation:
     against_control: statistics.Mean | None = None
 
 
-def confirm(
-    right: Right, chances: Chances, team: Sequence[str], single: str, clusters: Sequence[str] | None = None, *, drawn: bool = False
-) -> Confirmation:
+def confirm(right: Right, chances: Chances, team: Sequence[str], single: str, clusters: Sequence[str] | None = None) -> Confirmation:
     """Measure a chosen team anew.
 
     Args:
@@ -204,7 +202,6 @@ def confirm(
         team: as chosen.
         single: one of it.
         clusters: (n,) of the questions.
-        drawn: chances are 0 and 1, one drawn sample each: it counts once, whatever the team's size.
     """
     together = any_right(right, team)
     alone = right[single]
@@ -217,7 +214,7 @@ def confirm(
     )
     if single not in chances:
         return found
-    more = min(len(team) - 1, 1) if drawn else len(team) - 1
+    more = len(team) - 1
     again = [1.0 if hit else 1.0 - (1.0 - p) ** more for hit, p in zip(alone, chances[single], strict=True)]
     return Confirmation(
         single=found.single,

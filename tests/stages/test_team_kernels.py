@@ -115,7 +115,7 @@ def test_a_team_is_confirmed_by_exact_mcnemar_and_against_more_samples_of_one() 
     """Six questions that only the other wins give p = 2 / 64; a control whose further sample wins three of them leaves three."""
     right = {"a": planted("1" * 10 + "0" * 10), "b": planted("0" * 10 + "1" * 6 + "0" * 4)}
     again = {"a": [1.0] * 13 + [0.0] * 7}
-    found = oracle.confirm(right, again, ("a", "b"), "a", drawn=True)
+    found = oracle.confirm(right, again, ("a", "b"), "a")
     assert (found.team, found.alone, found.control) == (0.8, 0.5, 0.65)
     assert found.against_single == statistics.mcnemar(6, 0)
     assert found.against_single.p == 2 / 64

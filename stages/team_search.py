@@ -1,0 +1,257 @@
+"""Search the team among several models whose members answer what the others do not, and confirm it on questions that did not choose it.
+
+See docs/team-search.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages import statistics
+from stages.errors import InputError, RecipeError, SpecError
+from stages.metrics import text
+from stages.stage import Context, Input, Leaf, Node, Outcome, Ref
+from stages.team import divergence, oracle
+from stages.team.board import Board, input_names, read
+from store import canonical
+from store.digest import Digest
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeamSearch:
+    """Among whom, and when to stop.
+
+    Attributes:
+        candidates: names; each has inputs `model-<name>`, and per benchmark `records-<name>-<benchmark>` and `heldout-...`; `second-...`
+            and `heldoutsecond-...` are records of a second sample, of all candidates or of none.
+        benchmarks: labels.
+        min_net: a member joins for more than this, a fraction of the questions.
+        max_members: None for any number.
+    """
+
+    candidates: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    min_net: float = 0.0
+    max_members: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.candidates) < 2:
+            raise SpecError(f"candidates: {len(self.candidates)} given; a team is searched among at least 2 models")
+        if not 0 <= self.min_net < 1 or (self.max_members is not None and self.max_members < 1):
+            raise SpecError(f"min_net {self.min_net} must be a part below 1, and max_members {self.max_members} at least 1")
+
+
+def lower(call: Any) -> Any:
+    """The recipe form: `searchPool` are ids of earlier stages or what import-model takes; for the rest see `stages.team.asked`.
+
+    Every candidate is evaluated by actions of its own, so one more candidate costs only its own answers.
+
+    Raises:
+        RecipeError: as `stages.team.asked.of`; no pool, or two models of one name.
+    """
+    from dataclasses import replace
+
+    from stages import lowering
+    from stages.many_worlds import graph
+    from stages.recipe import known
+    from stages.team import asked
+
+    entry = call.entry
+    own = ("minNet", "maxMembers")
+    known(entry.fields, ("searchPool", *own, *_ASKED, *STAGE.described), entry.type, entry.where)
+    listed = entry.fields.get("searchPool")
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise RecipeError(f"{entry.where('searchPool')}{entry.type} needs searchPool: a list of stages or folders")
+    found = [graph.model_of(call, item, "searchPool") for item in listed]
+    names = [name for name, _, _ in found]
+    graph.check_names(names)
+    what = asked.of(call)
+    fields = {key: entry.fields[key] for key in own if key in entry.fields} | {"candidates": names, "benchmarks": list(what.labels)}
+    spec, _ = lowering.bind(replace(entry, fields=fields), STAGE)
+    nodes: list[Node] = []
+    inputs: dict[str, Input] = {}
+    for name, made, model in found:
+        evaluated, records = what.nodes(call, name, model)
+        nodes += [*made, *evaluated]
+        inputs |= records
+    node = Node(call.id, STAGE.name, spec, inputs)
+    return lowering.Lowered((*nodes, node), {name: Ref(call.id, name) for name in STAGE.outputs})
+
+
+_ASKED = ("benchmarks", "benchmark", "dataset", "heldOut", "numProblems")
+
+STAGE = Leaf(
+    name="team-search",
+    version=1,
+    spec=TeamSearch,
+    inputs=("model-*", "records-*", "heldout-*", "second-*", "heldoutsecond-*"),
+    outputs=("team",),
+    purity="P",
+    run="stages.team_search:run",
+    described=("candidatesEvaluated", "selectedTeam", "divergenceScore", "complementaryProblems", "notes"),
+    lower=lower,
+)
+
+
+def run(spec: TeamSearch, inputs: Mapping[str, Digest], context: Context) -> Outcome:
+    """Choose on `records-*`, confirm on `heldout-*`, and write the report (`team`) as JSON.
+
+    Raises:
+        SpecError: an input is missing. InputError: candidates that answered other questions; a held-out question that chose.
+    """
+    names, benchmarks = spec.candidates, spec.benchmarks
+    models = {name: inputs.get(f"model-{name}") for name in sorted(names)}
+    lost = next((name for name, digest in models.items() if digest is None), None)
+    if lost is not None:
+        raise SpecError(f"there is no input model-{lost}")
+    select, heldout = (read(context.store, inputs, prefix, names, benchmarks) for prefix in ("records", "heldout"))
+    seen = sorted(question for question, content in zip(heldout.questions, heldout.content, strict=True) if content in set(select.content))
+    if seen:
+        raise InputError(f"{len(seen)} held-out questions are among those that choose, {seen[0]} first: nothing would be confirmed by them")
+    chances = [
+        _chances(board, read(context.store, inputs, prefix, names, benchmarks) if _given(inputs, prefix, names, benchmarks) else None)
+        for board, prefix in ((select, "second"), (heldout, "heldoutsecond"))
+    ]
+    growth = oracle.grow(select.right, chances[0], min_net=spec.min_net, most=spec.max_members)
+    single = growth.team[0]
+    confirmed = oracle.confirm(heldout.right, chances[1], growth.team, single, heldout.clusters)
+    report: dict[str, Any] = {
+        "kind": STAGE.name,
+        "models": {name: str(digest) for name, digest in models.items()},
+        "benchmarks": list(benchmarks),
+        "questions": {"select": len(select.questions), "heldOut": len(heldout.questions)},
+        "candidates": {name: {"select": sum(select.right[name]), "heldOut": sum(heldout.right[name])} for name in select.names},
+        "pairs": [_pair(item) for item in oracle.pairs(select.right)],
+        "growth": [_step(step) for step in growth.steps],
+        "refused": None if growth.refused is None else _step(growth.refused),
+        "selectedTeam": list(growth.team),
+        "oracleGain": text(oracle.oracle_gain(select.right, growth.team)),
+        "confirmation": _confirmation(confirmed, len(growth.team)),
+    }
+    if select.choices and heldout.choices:
+        report["divergence"] = _divergence(select, growth.team)
+        report["geometricTeam"] = geometric(heldout, growth.team, single)
+    context.note("summary", f"{' + '.join(growth.team)}: {confirmed.team:.1%} by anyone, {confirmed.alone:.1%} by {single} alone")
+    return Outcome({"team": context.store.put(canonical.dumps(report))})
+
+
+def _given(inputs: Mapping[str, Digest], prefix: str, names: Sequence[str], benchmarks: Sequence[str]) -> bool:
+    """Whether there are records of that kind at all; `read` refuses half of them."""
+    return bool(input_names(prefix, names, benchmarks) & set(inputs))
+
+
+def _chances(board: Board, second: Board | None) -> dict[str, list[float]]:
+    """That another sample is right: of choices by their probability, of generated text by second records; empty where not known.
+
+    Raises:
+        InputError: a second sample of other questions.
+    """
+    if second is not None and second.questions != board.questions:
+        raise InputError("the second sample answers other questions than the first")
+    if second is None and len(board.choices) < len(board.questions):
+        return {}
+    found: dict[str, list[float]] = {}
+    for name in board.names:
+        found[name] = [
+            min(1.0, _exp(logs[solution]))
+            if logs is not None and solution is not None
+            else float(second.right[name][place] if second else 0)
+            for place, (logs, solution) in enumerate(zip(board.logs[name], board.solutions, strict=True))
+        ]
+    return found
+
+
+def _exp(value: float) -> float:
+    # Ten digits: the last bits of exp differ between machines, and no choice may hang on them.
+    return float(f"{math.exp(value):.10g}")
+
+
+def choice_rows(board: Board, name: str) -> list[tuple[float, ...]]:
+    """(T, choices) log probabilities of a model on the questions with choices."""
+    return [logs for logs in board.logs[name] if logs is not None]
+
+
+def solutions(board: Board) -> list[int]:
+    """(T,) the right choices."""
+    return [item for item in board.solutions if item is not None]
+
+
+def _divergence(board: Board, team: Sequence[str]) -> dict[str, Any]:
+    """D of all pairs and of the team over the choices, with the losses that the identity joins; nats per question."""
+    rows = {name: choice_rows(board, name) for name in board.names}
+    losses = {name: divergence.nll(rows[name], solutions(board)) for name in board.names}
+    return {
+        "places": len(board.choices),
+        "matrix": {name: {other: text(value) for other, value in row.items()} for name, row in divergence.matrix(rows).items()},
+        "nll": {name: text(value) for name, value in losses.items()},
+        "team": text(divergence.divergence([rows[name] for name in team])),
+        "teamNll": text(divergence.nll(divergence.geometric([rows[name] for name in team])[0], solutions(board))),
+    }
+
+
+def geometric(board: Board, team: Sequence[str], single: str) -> dict[str, Any]:
+    """What the equal-weight geometric team chooses, against one model, on the questions with choices."""
+    mixed, _ = divergence.geometric([choice_rows(board, name) for name in team])
+    together = [row.index(max(row)) == right for row, right in zip(mixed, solutions(board), strict=True)]
+    alone = [board.right[single][place] for place in board.choices]
+    test = statistics.mcnemar(*statistics.discordant(together, alone))
+    difference = statistics.paired_difference(together, alone, [board.clusters[place] for place in board.choices])
+    return {
+        "questions": len(together),
+        "accuracy": text(sum(together) / len(together)),
+        "single": single,
+        "singleAccuracy": text(sum(alone) / len(alone)),
+        "against": mcnemar(test) | {"difference": mean(difference)},
+    }
+
+
+# --- as JSON -------------------------------------------------------------------------------------------------------------------
+
+
+def mcnemar(test: statistics.McNemar) -> dict[str, Any]:
+    """Wins, losses, and p as decimal text."""
+    return {"wins": test.wins, "losses": test.losses, "p": text(test.p)}
+
+
+def mean(found: statistics.Mean) -> dict[str, Any]:
+    """A mean with its interval, as decimal text."""
+    return {"mean": text(found.mean), "low": text(found.low), "high": text(found.high), "clusters": found.clusters}
+
+
+def _pair(item: oracle.Pair) -> dict[str, Any]:
+    return {
+        "a": item.a,
+        "b": item.b,
+        "bothRight": item.both_right,
+        "aOnly": item.a_only,
+        "bOnly": item.b_only,
+        "bothWrong": item.both_wrong,
+        "complementary": item.complementary,
+        "potential": item.potential,
+        "diversity": text(item.diversity),
+        "gain": text(item.gain),
+    }
+
+
+def _step(step: oracle.Step) -> dict[str, Any]:
+    return {"name": step.name, "gain": text(step.gain), "control": text(step.control), "net": text(step.net)}
+
+
+def _confirmation(found: oracle.Confirmation, members: int) -> dict[str, Any]:
+    """`confirmed`: the oracle beats the single member and, with its interval, as many samples of it; null: no control was measured."""
+    beyond = None if found.against_control is None else bool(found.against_control.mean > 0 and found.against_control.resolved)
+    gained = found.against_single.p <= ALPHA and members > 1
+    return {
+        "single": found.single,
+        "anyone": text(found.team),
+        "alone": text(found.alone),
+        "against": mcnemar(found.against_single),
+        "control": text(found.control),
+        "againstControl": None if found.against_control is None else mean(found.against_control),
+        "confirmed": (gained and beyond) if beyond is not None or not gained else None,
+    }
