@@ -28,7 +28,7 @@ class TeamSearch:
 
     Attributes:
         candidates: names; each has inputs `model-<name>`, and per benchmark `records-<name>-<benchmark>` and `heldout-...`; `second-...`
-            and `heldoutsecond-...` are records of a second sample, of all candidates or of none.
+            and `heldoutsecond-...` are records of a second sample, of all candidates or none.
         benchmarks: labels.
         min_net: a member joins for more than this, a fraction of the questions.
         max_members: None for any number.
@@ -114,7 +114,7 @@ def run(spec: TeamSearch, inputs: Mapping[str, Digest], context: Context) -> Out
     if seen:
         raise InputError(f"{len(seen)} held-out questions are among those that choose, {seen[0]} first: nothing would be confirmed by them")
     chances = [
-        _chances(board, read(context.store, inputs, prefix, names, benchmarks) if _given(inputs, prefix, names, benchmarks) else None)
+        _chances(board, read(context.store, inputs, prefix, names, again) if (again := _again(inputs, prefix, spec)) else None)
         for board, prefix in ((select, "second"), (heldout, "heldoutsecond"))
     ]
     growth = oracle.grow(select.right, chances[0], min_net=spec.min_net, most=spec.max_members)
@@ -140,30 +140,36 @@ def run(spec: TeamSearch, inputs: Mapping[str, Digest], context: Context) -> Out
     return Outcome({"team": context.store.put(canonical.dumps(report))})
 
 
-def _given(inputs: Mapping[str, Digest], prefix: str, names: Sequence[str], benchmarks: Sequence[str]) -> bool:
-    """Whether there are records of that kind at all; `read` refuses half of them."""
-    return bool(input_names(prefix, names, benchmarks) & set(inputs))
+def _again(inputs: Mapping[str, Digest], prefix: str, spec: TeamSearch) -> list[str]:
+    """Benchmarks of which there is a second sample of anybody; `read` refuses those that are not of all."""
+    return [label for label in spec.benchmarks if input_names(prefix, spec.candidates, [label]) & set(inputs)]
 
 
 def _chances(board: Board, second: Board | None) -> dict[str, list[float]]:
-    """That another sample is right: of choices by their probability, of generated text by second records; empty where not known.
+    """That another sample is right: by the second records where there are, else of choices by their probability.
+
+    Empty where neither is known of some question.
 
     Raises:
         InputError: a second sample of other questions.
     """
-    if second is not None and second.questions != board.questions:
-        raise InputError("the second sample answers other questions than the first")
-    if second is None and len(board.choices) < len(board.questions):
+    places = {} if second is None else {question: place for place, question in enumerate(second.questions)}
+    strange = sorted(set(places) - set(board.questions))
+    if strange:
+        raise InputError(f"the second sample answers {strange[0]}, the first does not")
+    if any(solution is None and question not in places for question, solution in zip(board.questions, board.solutions, strict=True)):
         return {}
-    found: dict[str, list[float]] = {}
-    for name in board.names:
-        found[name] = [
-            min(1.0, _exp(logs[solution]))
-            if logs is not None and solution is not None
-            else float(second.right[name][place] if second else 0)
-            for place, (logs, solution) in enumerate(zip(board.logs[name], board.solutions, strict=True))
-        ]
-    return found
+
+    def chance(name: str, place: int) -> float:
+        again = places.get(board.questions[place])
+        if second is not None and again is not None:
+            return float(second.right[name][again])
+        logs, solution = board.logs[name][place], board.solutions[place]
+        assert logs is not None
+        assert solution is not None
+        return min(1.0, _exp(logs[solution]))
+
+    return {name: [chance(name, place) for place in range(len(board.questions))] for name in board.names}
 
 
 def _exp(value: float) -> float:

@@ -28,7 +28,7 @@ class Asked:
     Attributes:
         uses: benchmarks, for choosing; datasets: of each.
         heldout_uses, heldout: likewise, for confirming.
-        second, second_heldout: settings of a second sample; empty where the recipe wants none.
+        second, second_heldout: those benchmarks of which the recipe wants a second sample, with its settings.
     """
 
     uses: tuple[Use, ...]
@@ -55,7 +55,8 @@ class Asked:
         ):
             if not uses:
                 continue
-            given: dict[str, Input] = {f"dataset-{number}": digest for number, digest in enumerate(datasets)}
+            of_label = dict(zip(self.labels, datasets, strict=True))
+            given: dict[str, Input] = {f"dataset-{number}": of_label[use.label] for number, use in enumerate(uses)}
             node = Node(f"{call.id}/{name}-{prefix}", "eval", Eval(benchmarks=uses), {"model": model, **given})
             nodes.append(node)
             inputs |= {input_name(prefix, name, use.label): Ref(node.id, f"records-{use.label}") for use in uses}
@@ -107,8 +108,6 @@ def of(call: Any) -> Asked:
             if not isinstance(other, Mapping) or not other:
                 raise RecipeError(f"{entry.where(key)}secondSample of {label} holds the settings in which the second asking differs")
             second.append(_use(call, key, item["name"], label, {**settings, **other}, files["dataset"][-1]))
-    if second and len(second) != len(uses):
-        raise RecipeError(f"{entry.where(key)}secondSample must be given for all benchmarks or for none")
     return Asked(
         uses=_first(uses, first),
         datasets=tuple(files["dataset"]),

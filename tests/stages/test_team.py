@@ -167,6 +167,20 @@ def test_choices_give_the_divergence_matrix_and_the_control(direct: Direct, plan
     assert found["geometricTeam"]["against"]["wins"] == 10
 
 
+def test_a_second_sample_of_one_benchmark_goes_with_the_chances_of_another(direct: Direct, planted: Inputs) -> None:
+    """Generated answers have their drawn second sample, choices their probabilities; without one of both there is no control."""
+    for name in SPEC.candidates:
+        planted[f"records-{name}-picks"] = chosen(direct, [0.25] * 10, "p")
+        planted[f"heldout-{name}-picks"] = chosen(direct, [0.25] * 20, "q")
+    both = TeamSearch(candidates=SPEC.candidates, benchmarks=("sums", "picks"))
+    assert report(direct, direct.run("team-search", both, planted))["growth"][1]["control"] is None
+    for name in SPEC.candidates:
+        planted[f"second-{name}-sums"] = generated(direct, "0000010000")
+    found = report(direct, direct.run("team-search", both, planted))
+    assert found["growth"][1] == {"name": "b", "gain": "0.2", "control": "0.175", "net": "0.025"}
+    assert found["confirmation"]["control"] is None
+
+
 def test_what_cannot_be_compared_is_refused(direct: Direct, planted: Inputs) -> None:
     """Held-out questions that chose; models that answered other questions; a model without records."""
     with pytest.raises(InputError, match="10 held-out questions are among those that choose, sums/s0 first"):
@@ -178,6 +192,10 @@ def test_what_cannot_be_compared_is_refused(direct: Direct, planted: Inputs) -> 
     spec = TeamSearch(candidates=("a", "d"), benchmarks=("sums",))
     with pytest.raises(SpecError, match="no input records-d-sums"):
         direct.run("team-search", spec, planted | {"model-d": planted["model-a"]})
+    with pytest.raises(InputError, match="the second sample answers sums/s10"):
+        direct.run("team-search", SPEC, planted | {f"second-{name}-sums": generated(direct, "1" * 11) for name in "abc"})
+    with pytest.raises(SpecError, match="no input second-b-sums"):
+        direct.run("team-search", SPEC, planted | {"second-a-sums": planted["records-a-sums"]})
     with pytest.raises(SpecError, match="at least 2 models"):
         TeamSearch(candidates=("a",), benchmarks=("sums",))
 
@@ -308,13 +326,15 @@ def test_one_more_candidate_evaluates_only_itself() -> None:
 def test_second_samples_and_several_benchmarks_load() -> None:
     """A second asking differs in the settings that it names; two data sets of one benchmark are called by their files."""
     listed = """benchmarks: [
-      {name: numeric-answer, dataset: a.jsonl, heldOut: ha.jsonl, secondSample: {preamble: 'Think.'}},
+      {name: numeric-answer, dataset: a.jsonl, heldOut: ha.jsonl},
       {name: numeric-answer, dataset: b.jsonl, heldOut: hb.jsonl, secondSample: {preamble: 'Think.'}}],"""
     text = RECIPE.replace("benchmark: multiple-choice, dataset: choose.jsonl, heldOut: confirm.jsonl,", listed)
     plan = lower(text.replace("gate-profile, benchmark: multiple-choice", "gate-profile, benchmark: numeric-answer-a"))
     nodes = {node.id: node for node in plan.graph.nodes}
     assert nodes["team-search"].spec.benchmarks == ("numeric-answer-a", "numeric-answer-b")
-    assert nodes["team-search/two-second"].spec.benchmarks[1].settings == {"preamble": "Think.", "questions": 50}
+    (use,) = nodes["team-search/two-second"].spec.benchmarks
+    assert (use.label, use.settings) == ("numeric-answer-b", {"preamble": "Think.", "questions": 50})
+    assert nodes["team-search/two-second"].inputs["dataset-0"] == Digest.of(b"b.jsonl")
     assert nodes["team-search"].inputs["heldoutsecond-two-numeric-answer-b"].output == "records-numeric-answer-b"  # type: ignore[union-attr]
 
 
