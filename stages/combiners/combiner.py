@@ -18,12 +18,14 @@ The module is imported when a recipe is planned: numpy only inside functions.
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stages import plugins
 from stages.errors import GuaranteeError, PluginError, SpecError
+from stages.stage import spec_from_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,8 +93,8 @@ class Combiner:
     rule: Callable[[Any, int], Rule]
 
 
-def find(name: str, settings: Mapping[str, Any], members: int) -> Rule:
-    """The rule of a registered combiner.
+def read(name: str, settings: Mapping[str, Any]) -> tuple[Combiner, Any]:
+    """A registered combiner, and its settings as its spec; numbers may be decimal text, as specs are written down.
 
     Raises:
         PluginError: nothing has that name.
@@ -101,10 +103,28 @@ def find(name: str, settings: Mapping[str, Any], members: int) -> Rule:
     found = plugins.load("combiners", name)
     if not isinstance(found, Combiner):
         raise PluginError(f"combiner {name!r} is a {type(found).__name__}; it must be a stages.combiners.combiner.Combiner")
+    hints = typing.get_type_hints(found.spec)
     try:
-        spec = found.spec(**settings)
-    except TypeError as error:
+        return found, spec_from_json(found.spec, {key: _plain(hints.get(key), value) for key, value in settings.items()})
+    except SpecError as error:
         raise SpecError(f"combiner {name}: {error}") from error
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    """Whole numbers where floats are wanted, alone or in a list: people write `alpha: 0`."""
+    if isinstance(value, (list, tuple)) and float in typing.get_args(hint):
+        return [_plain(float, item) for item in value]
+    return float(value) if hint is float and type(value) is int else value
+
+
+def find(name: str, settings: Mapping[str, Any], members: int) -> Rule:
+    """The rule of a registered combiner.
+
+    Raises:
+        PluginError: nothing has that name.
+        SpecError: the settings do not fit.
+    """
+    found, spec = read(name, settings)
     if members < 1:
         raise SpecError(f"combiner {name}: there are no members to combine")
     return found.rule(spec, members)

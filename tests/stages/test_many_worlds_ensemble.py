@@ -1,0 +1,387 @@
+"""The ensemble as an artifact: what its tree holds, who is let in, and that it is measured like any model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages import ensemble_tree, lowering, recipe
+from stages.byte_lm import byte_lm
+from stages.byte_lm.byte_lm import ByteLm
+from stages.byte_lm.ensemble import Ensemble, combine
+from stages.combiners.combiner import find
+from stages.ensemble_tree import EnsembleConfig, Member
+from stages.errors import InputError, PluginError, RecipeError, SpecError
+from stages.many_worlds_ensemble import ManyWorldsEnsemble
+from stages.question_benchmark import QuestionBenchmark
+from stages.question_block import answerer
+from stages.question_kinds import Asking
+from stages.questions import Answerer
+from stages.stage import spec_from_json, spec_to_json
+from store import canonical, tree
+from store.digest import Digest
+from store.local import LocalCas
+from store.tree import Tree, TreeEntry
+from tests.direct import Direct
+from tests.tiny import make_model
+
+SPEC = ManyWorldsEnsemble(members=("one", "two"), settings={"share": 0.05})
+PROMPT, CONTINUATION = b"def add(left, right):\n    ret", b"urn left"
+CHOICES = [{"id": f"c{i}", "question": f"Pick {i}:", "choices": ["left", "right"], "answer": i % 2} for i in range(4)]
+NUMBERS = [{"id": f"n{i}", "question": f"{i} + {i} =", "answer": str(2 * i)} for i in range(2)]
+
+
+def lines(rows: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+@dataclass
+class Worlds:
+    """Two random models with different tokenizers and windows, and an ensemble of them."""
+
+    store: LocalCas
+    direct: Direct
+    folders: Mapping[str, Path]
+    models: Mapping[str, Digest]
+    ensemble: Digest
+
+    def made(self, spec: ManyWorldsEnsemble) -> Digest:
+        """An ensemble of these models."""
+        return self.direct.run("many-worlds-ensemble", spec, {f"model-{name}": self.models[name] for name in spec.members})["model"]
+
+    def answers(self, model: Digest) -> Answerer:
+        """Who answers for a tree, as a worker finds it."""
+        return answerer(model, self.direct.context, "auto")
+
+    def changed(self, **entries: bytes | None) -> Digest:
+        """The ensemble's tree with files replaced, added or (None) left out; `__` in a name stands for a slash, `_dot_` for a dot."""
+        files = {item.path: item for item in tree.load(self.store, self.ensemble).entries}
+        for name, data in entries.items():
+            path = name.replace("__", "/").replace("_dot_", ".")
+            files.pop(path, None)
+            if data is not None:
+                files[path] = TreeEntry(path, self.store.put(data), len(data))
+        return self.store.put(Tree.of(files.values()).to_bytes())
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
+    place = tmp_path_factory.mktemp("worlds")
+    store = LocalCas(place / "store")
+    direct = Direct(store, place)
+    small: dict[str, Any] = {"hidden": 32, "intermediate": 32, "layers": 1, "experts": 2, "max_position_embeddings": 128}
+    folders = {
+        "one": make_model(place / "one", vocab=300, seed=1, **small),
+        "two": make_model(place / "two", vocab=420, seed=2, **small),
+    }
+    models = {name: tree.import_folder(store, folder) for name, folder in folders.items()}
+    inputs = {f"model-{name}": models[name] for name in SPEC.members}
+    return Worlds(store, direct, folders, models, direct.run("many-worlds-ensemble", SPEC, inputs)["model"])
+
+
+@pytest.fixture(scope="module")
+def members(worlds: Worlds) -> list[ByteLm]:
+    return [byte_lm.load(worlds.folders[name]) for name in SPEC.members]
+
+
+# --- the artifact ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_tree_is_the_config_and_the_members_own_blobs(worlds: Worlds) -> None:
+    """Every file of a member is the same object in the ensemble, so only the config and the tree itself are new."""
+    found = {item.path: item.digest for item in tree.load(worlds.store, worlds.ensemble).entries}
+    assert json.loads(worlds.store.read(found.pop("config.json"))) == {
+        "combiner": {"name": "fixed-share", "settings": {"share": "0.05"}},
+        "format_version": 1,
+        "members": [{"digest": str(worlds.models[name]), "name": name} for name in ("one", "two")],
+        "model_type": "many-worlds-ensemble",
+        "skip_below": "0.0",
+        "tolerance": "0.0",
+    }
+    own = {
+        f"members/{name}/{item.path}": item.digest for name in SPEC.members for item in tree.load(worlds.store, worlds.models[name]).entries
+    }
+    assert found == own
+
+
+def test_the_same_members_and_settings_give_the_same_digest(worlds: Worlds) -> None:
+    """Made again, or with a default written out, it is the same tree; another order or setting is another."""
+    assert worlds.made(SPEC) == worlds.ensemble
+    assert worlds.made(replace(SPEC, settings={})) == worlds.made(replace(SPEC, settings={"share": 0.01}))
+    others = [
+        replace(SPEC, members=("two", "one")),
+        replace(SPEC, settings={}),
+        replace(SPEC, combiner="bayes", settings={}),
+        replace(SPEC, skip_below=0.01),
+        replace(SPEC, tolerance=0.001),
+    ]
+    assert len({worlds.ensemble, *map(worlds.made, others)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("combiner", "settings"),
+    [
+        ("bayes", {"prior": (1.0, 3.0)}),
+        ("geometric", {"weights": (0.25, 0.75)}),
+        ("alpha-blend", {"alpha": 0.3}),
+        ("confidence", {"margin": 0.1}),
+        ("uncertainty-gate", {"above": 0.9, "inner": "fixed-share", "settings": {"share": 0.2}}),
+    ],
+)
+def test_settings_survive_being_written_down(worlds: Worlds, members: list[ByteLm], combiner: str, settings: dict[str, Any]) -> None:
+    """A combiner read back from config.json says what it said with the numbers as they were given, to the last bit."""
+    made = worlds.made(replace(SPEC, combiner=combiner, settings=settings))
+    config = ensemble_tree.checked(worlds.store, made)
+    rows = np.stack([member.rows(CONTINUATION)[:-1] for member in members], axis=1)
+    first, second = (find(combiner, given, 2) for given in (settings, config.settings))
+    assert np.array_equal(combine(first, first.start(), rows, CONTINUATION)[0], combine(second, second.start(), rows, CONTINUATION)[0])
+
+
+# --- who is let in -----------------------------------------------------------------------------------------------------------------
+
+
+def test_members_are_checked_before_any_is_loaded(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed, missing, added or foreign file, and all members that it makes wrong, are told before a model is read."""
+    monkeypatch.setattr(byte_lm, "load", lambda *_, **__: pytest.fail("a member was loaded"))
+    weights = {f"members__{name}__model_dot_safetensors": b"other weights" for name in SPEC.members}
+    for change, message in (
+        (weights, "member one: .* expected .*; member two: .* expected .* take the original"),
+        ({"members__one__tokenizer_dot_json": None}, "member one: its files are"),
+        ({"members__two__more_dot_txt": b"x"}, "member two: its files are"),
+        ({"members__three__config_dot_json": b"{}"}, "members/three/config.json: of no member"),
+        ({"README_dot_md": b"x"}, "README.md: of no member"),
+    ):
+        with pytest.raises(InputError, match=message):
+            worlds.answers(worlds.changed(**change))
+
+
+def test_members_that_change_places_are_refused(worlds: Worlds) -> None:
+    """Each name stands for one digest: the first member is the target, so an exchange is no detail."""
+    config = ensemble_tree.checked(worlds.store, worlds.ensemble)
+    one, two = config.members
+    swapped = replace(config, members=(Member("one", two.digest), Member("two", one.digest)))
+    with pytest.raises(InputError, match=r"member one: .*; member two: "):
+        worlds.answers(worlds.changed(config_dot_json=swapped.to_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "format version 2, and this program reads 1"),
+        ({"more": 1}, "exactly the keys"),
+        ({"members": []}, "a member at least"),
+        ({"members": [{"name": "one", "digest": "md5:1"}]}, "not that of an ensemble"),
+        ({"members": [{"name": "one"}]}, "not that of an ensemble: KeyError"),
+        ({"combiner": "bayes"}, "not that of an ensemble"),
+        ({"tolerance": "0"}, "not as the ensemble stage writes it"),
+    ],
+)
+def test_a_config_is_read_strictly(worlds: Worlds, change: dict[str, Any], message: str) -> None:
+    """Whatever the stage would not write is refused with the reason."""
+    value = json.loads(EnsembleConfig(combiner="bayes", settings={}, members=(Member("one", worlds.models["one"]),)).to_bytes())
+    with pytest.raises(InputError, match=message):
+        EnsembleConfig.parse(canonical.dumps(value | change))
+
+
+def test_an_ensemble_is_no_member(worlds: Worlds) -> None:
+    """Its distribution is of bytes, not of tokens: members of members are named themselves."""
+    spec = replace(SPEC, members=("whole",))
+    with pytest.raises(InputError, match=r"member whole .* of an ensemble, name its members"):
+        worlds.direct.run("many-worlds-ensemble", spec, {"model-whole": worlds.ensemble})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"members": ()}, "needs one at least"),
+        ({"members": ("one", "../two")}, "must be letters, digits"),
+        ({"members": ("one", "one")}, "two are called one"),
+        ({"members": ("one", "One")}, "differ in case alone"),
+        ({"skip_below": 1.0}, "skip_below is 1.0"),
+        ({"tolerance": -0.1}, "tolerance is -0.1"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
+    """Before any model is read."""
+    with pytest.raises(SpecError, match=message):
+        replace(SPEC, **change)
+
+
+def test_settings_that_do_not_fit_are_refused(worlds: Worlds) -> None:
+    """A combiner that is not installed, a setting that it does not have, weights for other members, models that are not the members."""
+    with pytest.raises(PluginError, match="did you mean 'fixed-share'"):
+        worlds.made(replace(SPEC, combiner="fixed-shares"))
+    with pytest.raises(SpecError, match=r"combiner fixed-share: .* no field 'shares'"):
+        worlds.made(replace(SPEC, settings={"shares": 0.1}))
+    with pytest.raises(SpecError, match="3 weights for 2 members"):
+        worlds.made(replace(SPEC, combiner="geometric", settings={"weights": (0.5, 0.25, 0.25)}))
+    with pytest.raises(SpecError, match="members are one, two; given are one"):
+        worlds.direct.run("many-worlds-ensemble", SPEC, {"model-one": worlds.models["one"]})
+
+
+# --- what answers ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_loglikelihood_is_that_of_the_combined_bytes(worlds: Worlds, members: list[ByteLm]) -> None:
+    """The sum over the continuation of what the rule says at each byte after reading the prompt; from rows of each member alone."""
+    text = PROMPT + CONTINUATION
+    rows = np.stack([member.rows(text)[:-1] for member in members], axis=1)
+    rule = find("fixed-share", {"share": 0.05}, 2)
+    mixed, _, _ = combine(rule, rule.start(), rows, text)
+    expected = sum(mixed[len(PROMPT) + number, byte] for number, byte in enumerate(CONTINUATION))
+    assert worlds.answers(worlds.ensemble).loglikelihood(PROMPT, CONTINUATION) == pytest.approx(expected, abs=1e-3)
+
+
+def test_generating_is_greedy_in_the_combined_bytes(worlds: Worlds, members: list[ByteLm]) -> None:
+    """At each byte the most likely of the rule, found again from scratch; it ends before a stop, and after so many bytes."""
+    rule = find("fixed-share", {"share": 0.05}, 2)
+    found = worlds.answers(worlds.ensemble)
+    made = found.generate(PROMPT, 12, [])
+    text = PROMPT + made
+    mixed, _, _ = combine(rule, rule.start(), np.stack([member.rows(text)[:-1] for member in members], axis=1), text)
+    assert len(made) == 12
+    assert [int(row.argmax()) for row in mixed[len(PROMPT) :]] == list(made)
+    word = made[5:7]
+    assert found.generate(PROMPT, 12, [word]) == made[: made.find(word)]
+    assert found.generate(PROMPT, 7, []) == made[:7]
+
+
+def test_what_was_asked_before_changes_nothing(worlds: Worlds) -> None:
+    """To the last bit, with other questions and generations in between."""
+    found = worlds.answers(worlds.ensemble)
+    first, made = found.loglikelihood(PROMPT, CONTINUATION), found.generate(PROMPT, 8, [])
+    found.loglikelihood(PROMPT, b"urn right")
+    found.loglikelihood(b"The river", b" ran")
+    assert found.generate(PROMPT, 8, []) == made
+    assert found.loglikelihood(PROMPT, CONTINUATION) == first
+
+
+def test_an_ensemble_of_one_is_that_member(worlds: Worlds, members: list[ByteLm]) -> None:
+    """The member's own numbers to the last bit, and its text, whatever the combiner."""
+    for combiner in ("fixed-share", "geometric"):
+        alone = worlds.answers(worlds.made(ManyWorldsEnsemble(members=("two",), combiner=combiner)))
+        assert alone.loglikelihood(PROMPT, CONTINUATION) == members[1].loglikelihood(PROMPT, CONTINUATION)
+        assert alone.generate(PROMPT, 12, [b"\n"]) == members[1].generate(PROMPT, 12, [b"\n"])
+
+
+def test_what_cannot_be_read_is_refused_and_a_full_window_ends_a_text(worlds: Worlds) -> None:
+    """The smallest window counts; a question is never cut silently."""
+    found = worlds.answers(worlds.ensemble)
+    with pytest.raises(InputError, match="128"):
+        found.loglikelihood(b"a b c d " * 60, b" x")
+    with pytest.raises(InputError, match="no continuation"):
+        found.loglikelihood(b"x", b"")
+    with pytest.raises(InputError, match="UTF-8"):
+        found.loglikelihood(b"\xff", b"x")
+    made = found.generate(b"a b c d " * 8, 4000, [])
+    assert len(made) <= 128 * 64
+    assert made[:7] == found.generate(b"a b c d " * 8, 7, [])
+
+
+def test_settings_of_cost_reach_the_ensemble(worlds: Worlds) -> None:
+    """What the tree says is how members are asked; another package's load sees the same."""
+    found = worlds.answers(worlds.made(replace(SPEC, skip_below=0.02, tolerance=0.001)))
+    assert isinstance(found, Ensemble)
+    assert found.skip_below == 0.02
+    assert [(member.name, member.tolerance) for member in found.members] == [("one", 0.001), ("two", 0.001)]
+
+
+# --- measured, and in a recipe -----------------------------------------------------------------------------------------------------
+
+
+def test_it_is_measured_like_any_model(worlds: Worlds) -> None:
+    """Choices and numbers; twice the same bytes, and cut otherwise into blocks too."""
+    spec = QuestionBenchmark(benchmark="arc", asking=Asking(kind="multiple-choice"), block_questions=4)
+    inputs = {"model": worlds.ensemble, "dataset": worlds.store.put(lines(CHOICES))}
+    made = worlds.direct.run("question-benchmark", spec, inputs)
+    assert made == worlds.direct.run("question-benchmark", replace(spec, block_questions=3), inputs)
+    record = json.loads(worlds.store.read(made["records"]).splitlines()[1])
+    asked = worlds.answers(worlds.ensemble)
+    wanted = [asked.loglikelihood(b"Pick 1:", text) for text in (b" left", b" right")]
+    assert [float(value) for value in record["logLikelihoods"]] == pytest.approx(wanted)
+
+
+RECIPE = """
+name: worlds
+version: 1.0.0
+stages:
+  - {type: import-model, id: mine, folder: one}
+  - {type: many-worlds-ensemble, targetModel: mine, specialists: [models/two, models/three/model], settings: {share: 0.05}, vramGb: 8}
+  - {type: eval, benchmarks: [{name: numeric-answer, dataset: set.jsonl}]}
+"""
+
+
+def test_the_recipe_form_loads() -> None:
+    """Members are earlier stages or folders, the target first; the settings are written out; the ensemble is what is evaluated."""
+    plan = lowering.lower(recipe.parse(RECIPE), lambda path: Digest.of(str(path).encode()))
+    node = next(node for node in plan.graph.nodes if node.id == "many-worlds-ensemble")
+    assert node.spec == ManyWorldsEnsemble(members=("mine", "two", "three"), settings={"share": "0.05"})
+    assert set(node.inputs) == {"model-mine", "model-two", "model-three"}
+    assert spec_from_json(ManyWorldsEnsemble, spec_to_json(node.spec)) == node.spec
+    asked = next(node for node in plan.graph.nodes if node.id == "eval/many-worlds-ensemble")
+    assert str(asked.inputs["model"]) == "Ref(node='many-worlds-ensemble', output='model')"
+
+
+def test_the_published_forms_load() -> None:
+    """`alpha` is that of alpha-blend; without stages the source's members are combined."""
+    text = RECIPE.replace("settings: {share: 0.05}", "method: logit-blend, alpha: 1, blendStrategy: full-distribution")
+    nodes = {node.id: node for node in lowering.lower(recipe.parse(text), lambda path: Digest.of(b"")).graph.nodes}
+    assert (nodes["many-worlds-ensemble"].spec.combiner, nodes["many-worlds-ensemble"].spec.settings) == ("alpha-blend", {"alpha": "1.0"})
+    source = '{"target": {"baseModel": "a/t"}, "specialists": [{"baseModel": "a/one"}]}'
+    short = recipe.parse(f'{{"name": "worlds", "version": "1.0.0", "type": "many-worlds-ensemble", "source": {source}}}')
+    (node,) = (node for node in lowering.lower(short, lambda path: Digest.of(b"")).graph.nodes if node.id == "many-worlds-ensemble")
+    assert (node.spec.members, node.spec.combiner) == (("t", "one"), "fixed-share")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("targetModel: mine, ", "", "line 6: .*needs targetModel"),
+        ("specialists: [models/two, models/three/model]", "specialists: models/two", "line 6: .*needs specialists"),
+        ("models/three/model", "other/two", "line 6: .*two are called two"),
+        ("share: 0.05", "share: 2", r"line 6: combiner fixed-share: share is 2\.0|line 6: .*share is 2\.0"),
+        ("share: 0.05", "chare: 2", "line 6: combiner fixed-share: .*no field 'chare'"),
+        ("settings: {share: 0.05}", "combiner: fixed-shares", "line 6: .*did you mean 'fixed-share'"),
+        ("settings: {share", "setings: {share", "did you mean 'settings'"),
+        ("vramGb: 8", "topK: 20", "line 6: .*no normaliser"),
+        ("vramGb: 8", "blendStrategy: specialist-top-k-boost", "line 6: .*no normaliser"),
+        ("vramGb: 8", "method: soft-prompt", "line 6: method is 'soft-prompt'"),
+        ("vramGb: 8", "alpha: 0.2", "line 6: alpha is the setting of alpha-blend"),
+    ],
+)
+def test_faults_of_recipes_are_told_with_their_line(old: str, new: str, message: str) -> None:
+    """Found when the recipe is read."""
+    assert old in RECIPE
+    with pytest.raises((RecipeError, SpecError), match=message):
+        lowering.lower(recipe.parse(RECIPE.replace(old, new, 1)), lambda path: Digest.of(b""))
+
+
+def test_from_recipe_to_signed_evaluation(worlds: Worlds, tmp_path: Path) -> None:
+    """Through the runner and its workers: the ensemble is made once, and its accuracy is a signed claim about it."""
+    from stages import events
+    from tests.homes import Home
+
+    (tmp_path / "set.jsonl").write_bytes(lines(NUMBERS))
+    (tmp_path / "picks.jsonl").write_bytes(lines(CHOICES))
+    home = Home(tmp_path)
+    one, two = (worlds.folders[name] for name in SPEC.members)
+    text = (
+        f" - {{type: many-worlds-ensemble, targetModel: {one}, specialists: [{two}], settings: {{share: 0.05}}}}\n"
+        " - type: eval\n   benchmarks:\n"
+        "    - {name: numeric-answer, dataset: set.jsonl, maxBytes: 8}\n    - {name: multiple-choice, dataset: picks.jsonl, questions: 2}\n"
+    )
+    result = home.run(text)
+    ensemble = result.outputs["many-worlds-ensemble"]["model"]
+    rows = json.loads(result.alloy.read_text())["results"]["benchmarks"]
+    assert {row["digest"] for row in rows} == {str(ensemble)}
+    assert len(rows) == 2
+    first, second = (item for item in ensemble_tree.checked(home.store, ensemble).members)
+    assert (first.name, second.name) == ("one", "two")
+    home.run(text)
+    assert not home.heard(events.Started)
