@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,11 +107,10 @@ def main() -> None:
         ratios: dict[str, list[float]] = {title: [] for title in cases}
         for prompt in PROMPTS:
             jobs: dict[str, Callable[[], float]] = {
-                f"member {number}": lambda member=member, prompt=prompt: plain(member, prompt, BYTES)  # type: ignore[misc]
-                for number, member in enumerate(exact)
+                f"member {number}": partial(plain, member, prompt, BYTES) for number, member in enumerate(exact)
             }
             for title, ensemble in cases.items():
-                jobs[title] = lambda ensemble=ensemble, prompt=prompt: together(ensemble, prompt, BYTES)  # type: ignore[misc]
+                jobs[title] = partial(together, ensemble, prompt, BYTES)
             times: dict[str, list[float]] = {title: [] for title in jobs}
             for _ in range(ROUNDS + 1):
                 for title, job in jobs.items():

@@ -6,7 +6,7 @@ See docs/team-search.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.errors import InputError, RecipeError, SpecError
@@ -45,8 +45,6 @@ def lower(call: Any) -> Any:
     Raises:
         RecipeError: no such stage, benchmark or candidate; an unknown key.
     """
-    from dataclasses import replace
-
     from stages import lowering
     from stages.team import asked
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,7 +232,7 @@ def bind(entry: StageEntry, stage: Leaf | Composite) -> tuple[Any, dict[str, str
             continue
         name = allowed[key]
         if name in fields:
-            values[name] = plain_value(typing.get_type_hints(stage.spec)[name], value)
+            values[name] = value
         elif isinstance(value, str):
             paths[name] = value
         else:
@@ -251,17 +250,6 @@ def bind(entry: StageEntry, stage: Leaf | Composite) -> tuple[Any, dict[str, str
     except SpecError as error:
         key = next((key for key, name in allowed.items() if str(error).startswith(name)), "type")
         raise RecipeError(f"{entry.where(key)}{entry.type}: {error}") from error
-
-
-def plain_value(hint: Any, value: Any) -> Any:
-    """A YAML value where the spec wants a float: people write 1, 0.1 or '1e-4'."""
-    wants = {hint, *typing.get_args(hint)}
-    if float in wants and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError as error:
-            raise SpecError(f"{value!r} is not a number") from error
-    return value
 
 
 def wire(call: Call, stage: Leaf | Composite, paths: Mapping[str, str]) -> dict[str, Input]:

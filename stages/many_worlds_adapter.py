@@ -7,9 +7,10 @@ so their actions are found and no earlier model runs again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from stages import named_models
 from stages.errors import InputError, RecipeError, SpecError
 from stages.many_worlds import files, graph
 from stages.many_worlds.settings import Objective, Schedule
@@ -45,7 +46,7 @@ class ManyWorldsAdapter:
     """Train once more on pairs that do not belong together."""
 
     def __post_init__(self) -> None:
-        graph.check_names((self.name,))
+        named_models.check_names((self.name,))
         graph.in_range(self.adapter_rank, 8, 512, "adapter_rank")
         graph.in_range(self.training_steps, 100, MAX_STEPS, "training_steps")
         graph.in_range(self.segment_steps, 1, MAX_STEPS, "segment_steps")
@@ -106,15 +107,13 @@ def lower(call: Any) -> Any:
     Raises:
         RecipeError: as `stages.lowering.bind`; no model, no substrate.
     """
-    from dataclasses import replace
-
     from stages import lowering
 
-    given = graph.with_floats(call.entry.fields)
+    given = call.entry.fields
     for key in ("targetModel", "substratePath"):
         if not isinstance(given.get(key), str):
             raise RecipeError(f"{call.entry.where(key)}{call.entry.type} needs {key}: the id of an earlier stage, or a folder")
-    name, made, model = graph.model_of(call, given["targetModel"], "targetModel")
+    name, made, model = named_models.model_of(call, given["targetModel"], "targetModel")
     fields_ = {"name": name} | {key: value for key, value in given.items() if key not in ("targetModel", "substratePath")}
     spec, _ = lowering.bind(replace(call.entry, fields=fields_), STAGE)
     earlier = {entry.id: lowered.outputs for entry, lowered in call.before}

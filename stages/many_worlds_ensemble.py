@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stages import named_models
 from stages.errors import InputError, PluginError, RecipeError, SpecError
 from stages.stage import Context, Input, Leaf, Node, Outcome, Ref
 from store.digest import Digest
@@ -29,11 +30,9 @@ class ManyWorldsEnsemble:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        from stages.many_worlds.graph import check_names
-
         if not self.members:
             raise SpecError("members: there are none; an ensemble needs one at least")
-        check_names(self.members)
+        named_models.check_names(self.members)
         folded = [name.casefold() for name in self.members]
         if len(set(folded)) < len(folded):
             raise SpecError(f"members: {', '.join(self.members)}: two differ in case alone; give their folders different names")
@@ -50,15 +49,12 @@ def lower(call: Any) -> Any:
     """
     from stages import lowering
     from stages.combiners.combiner import find
-    from stages.many_worlds import graph
 
     entry = call.entry
-    target, specialists = entry.fields.get("targetModel"), entry.fields.get("specialists")
+    target = entry.fields.get("targetModel")
     if not isinstance(target, str):
         raise RecipeError(f"{entry.where('targetModel')}{entry.type} needs targetModel: a stage or a folder")
-    if not isinstance(specialists, list) or not all(isinstance(item, str) for item in specialists):
-        raise RecipeError(f"{entry.where('specialists')}{entry.type} needs specialists: a list of stages or folders")
-    found = [graph.model_of(call, target, "targetModel"), *(graph.model_of(call, item, "specialists") for item in specialists)]
+    found = [named_models.model_of(call, target, "targetModel"), *named_models.models_of(call, "specialists")]
     own = {key: value for key, value in entry.fields.items() if key not in ("targetModel", "specialists")}
     own = _own_form(entry, own) | {"members": [name for name, _, _ in found]}
     lines = {**entry.lines, "members": entry.lines.get("specialists", entry.line)}

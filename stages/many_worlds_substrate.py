@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from stages import named_models
 from stages.errors import RecipeError, SpecError
 from stages.hf_model import LoadIn
 from stages.many_worlds import graph
@@ -51,7 +52,7 @@ class ManyWorldsSubstrate:
     """Train once more on pairs that do not belong together."""
 
     def __post_init__(self) -> None:
-        graph.check_names(self.models)
+        named_models.check_names(self.models)
         if len(self.models) < 2:
             raise SpecError(f"source_models: {len(self.models)} given; a shared space is of at least 2 models")
         graph.in_range(self.substrate_dim, 64, 2048, "substrate_dim")
@@ -115,15 +116,10 @@ def lower(call: Any) -> Any:
     Raises:
         RecipeError: as `stages.lowering.bind`; no models, or two of one name.
     """
-    from dataclasses import replace
-
     from stages import lowering
 
-    listed = call.entry.fields.get("sourceModels")
-    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
-        raise RecipeError(f"{call.entry.where('sourceModels')}{call.entry.type} needs sourceModels: a list of stages or folders")
-    found = [graph.model_of(call, item, "sourceModels") for item in listed]
-    given = graph.with_floats(call.entry.fields)
+    found = named_models.models_of(call, "sourceModels")
+    given = call.entry.fields
     fields_ = {key: value for key, value in given.items() if key != "sourceModels"} | {"models": [name for name, _, _ in found]}
     entry = replace(call.entry, fields=fields_, lines={**call.entry.lines, "models": call.entry.lines.get("sourceModels", call.entry.line)})
     spec, paths = lowering.bind(entry, STAGE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stages.errors import InputError, SpecError
@@ -49,8 +49,6 @@ def lower(call: Any) -> Any:
     Raises:
         RecipeError: there is none; an unknown key.
     """
-    from dataclasses import replace
-
     from stages import lowering
     from stages.recipe import known
     from stages.team import asked

@@ -255,8 +255,11 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
         if value not in typing.get_args(hint):
             raise SpecError(f"{where} is {value!r}; it must be one of {', '.join(map(str, typing.get_args(hint)))}")
         return value
-    if hint is float and isinstance(value, str):
-        return float(value)
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):  # people write 1 and 1e-4, and specs are text
+        try:
+            return float(value)
+        except ValueError as error:
+            raise SpecError(f"{where} is {value!r}; it must be a number") from error
     if hint is Digest and isinstance(value, str):
         return Digest.parse(value)
     if origin is tuple and isinstance(value, (list, tuple)):

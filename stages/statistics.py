@@ -313,11 +313,11 @@ class EProcess:
     @property
     def log_e(self) -> float:
         """Logarithm of the wealth, nats."""
-        w, l = self.wins + self.a, self.losses + self.a  # noqa: E741
-        wealth = (self.wins + self.losses) * math.log(2) + _log_beta(w, l) - _log_beta(self.a, self.a)
+        won, lost = self.wins + self.a, self.losses + self.a
+        wealth = (self.wins + self.losses) * math.log(2) + _log_beta(won, lost) - _log_beta(self.a, self.a)
         if self.side == "two-sided":
             return wealth
-        beyond = incomplete_beta(l, w, 0.5) if self.side == "better" else incomplete_beta(w, l, 0.5)
+        beyond = incomplete_beta(lost, won, 0.5) if self.side == "better" else incomplete_beta(won, lost, 0.5)
         return wealth + math.log(2 * max(beyond, _TINY))
 
     def after(self, candidate: bool, baseline: bool) -> EProcess:

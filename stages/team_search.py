@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from stages import statistics
-from stages.errors import InputError, RecipeError, SpecError
+from stages import named_models, statistics
+from stages.errors import InputError, SpecError
 from stages.metrics import text
 from stages.stage import Context, Input, Leaf, Node, Outcome, Ref
 from stages.team import divergence, oracle
@@ -54,22 +54,15 @@ def lower(call: Any) -> Any:
     Raises:
         RecipeError: as `stages.team.asked.of`; no pool, or two models of one name.
     """
-    from dataclasses import replace
-
     from stages import lowering
-    from stages.many_worlds import graph
     from stages.recipe import known
     from stages.team import asked
 
     entry = call.entry
     own = ("minNet", "maxMembers")
     known(entry.fields, ("searchPool", *own, *_ASKED, *STAGE.described), entry.type, entry.where)
-    listed = entry.fields.get("searchPool")
-    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
-        raise RecipeError(f"{entry.where('searchPool')}{entry.type} needs searchPool: a list of stages or folders")
-    found = [graph.model_of(call, item, "searchPool") for item in listed]
+    found = named_models.models_of(call, "searchPool")
     names = [name for name, _, _ in found]
-    graph.check_names(names)
     what = asked.of(call)
     fields = {key: entry.fields[key] for key in own if key in entry.fields} | {"candidates": names, "benchmarks": list(what.labels)}
     spec, _ = lowering.bind(replace(entry, fields=fields), STAGE)

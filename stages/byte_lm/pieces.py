@@ -174,7 +174,7 @@ class Pieces:
         return found
 
     def _in_script(self, name: str, char: str) -> bool:
-        import regex  # type: ignore[import-untyped]  # transformers brings it
+        import regex  # transformers brings it
 
         return regex.fullmatch(rf"\p{{{name}}}", char) is not None
 

@@ -18,7 +18,6 @@ The module is imported when a recipe is planned: numpy only inside functions.
 from __future__ import annotations
 
 import math
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -103,18 +102,10 @@ def read(name: str, settings: Mapping[str, Any]) -> tuple[Combiner, Any]:
     found = plugins.load("combiners", name)
     if not isinstance(found, Combiner):
         raise PluginError(f"combiner {name!r} is a {type(found).__name__}; it must be a stages.combiners.combiner.Combiner")
-    hints = typing.get_type_hints(found.spec)
     try:
-        return found, spec_from_json(found.spec, {key: _plain(hints.get(key), value) for key, value in settings.items()})
+        return found, spec_from_json(found.spec, settings)
     except SpecError as error:
         raise SpecError(f"combiner {name}: {error}") from error
-
-
-def _plain(hint: Any, value: Any) -> Any:
-    """Whole numbers where floats are wanted, alone or in a list: people write `alpha: 0`."""
-    if isinstance(value, (list, tuple)) and float in typing.get_args(hint):
-        return [_plain(float, item) for item in value]
-    return float(value) if hint is float and type(value) is int else value
 
 
 def find(name: str, settings: Mapping[str, Any], members: int) -> Rule:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import PurePosixPath
-from typing import Any
 
 from stages import calibration_blocks
 from stages.align_states import AlignStates
 from stages.calibration import blocks
 from stages.calibration_blocks import CalibrationBlocks
-from stages.errors import InputError, RecipeError, SpecError
+from stages.errors import InputError, SpecError
 from stages.gather_states import GatherStates
 from stages.hf_model import LoadIn
 from stages.hidden_states import HiddenStates
@@ -25,8 +22,6 @@ from stages.stage import Graph, Input, Node, Ref
 from store.cas import Cas
 from store.digest import Digest
 from store.errors import NotFoundError
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +58,6 @@ class Chain:
     control: bool
     places: int
     frozen: Input | None = None
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Refuse names that could not name files, or name two models.
-
-    Raises:
-        SpecError: with the name.
-    """
-    for name in names:
-        if not NAME.match(name):
-            raise SpecError(f"models: {name!r} must be letters, digits, '_' and '-', at most 64: files are named by it")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SpecError(f"models: two are called {twice[0]}; give their folders different names")
 
 
 def in_range(value: int, low: int, high: int, name: str) -> None:
@@ -166,47 +147,3 @@ def graph(sources: Sequence[Source], calibration: Digest, taking: Taking, chain:
 
 
 OUTPUTS = ("substrate", "picture", "metrics", "table")
-
-
-# --- recipes -------------------------------------------------------------------------------------------------------------------
-
-
-def name_of(path: str) -> str:
-    """What a model is called by the last part of its folder or Hub id; by the part before, where that is `model` (as exports are laid out).
-
-    >>> [name_of(path) for path in ("models/tiny", "Qwen/Qwen2.5-0.5B@1a2b", "models/code/model", "model")]
-    ['tiny', 'Qwen2-5-0-5B', 'code', 'model']
-    """
-    parts = PurePosixPath(path.partition("@")[0]).parts or ("model",)
-    last = parts[-2] if parts[-1] == "model" and len(parts) > 1 and parts[-2].strip("./") else parts[-1]
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-_") or "model"
-
-
-def with_floats(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a stage, with whole numbers of the objective as the weights that they are: people write `native: 0`."""
-    weights = given.get("objective")
-    if not isinstance(weights, Mapping):
-        return dict(given)
-    plain = {key: float(value) if type(value) is int else value for key, value in weights.items()}
-    return {**given, "objective": plain}
-
-
-def model_of(call: Any, text: str, key: str) -> tuple[str, tuple[Node, ...], Input]:
-    """(name, nodes, model) of what a recipe calls a model: the id of an earlier stage that gives one, or what import-model takes.
-
-    Raises:
-        RecipeError: the stage gives no model; a folder that is not there.
-    """
-    from stages import lowering
-    from stages.recipe import StageEntry
-
-    for entry, lowered in call.before:
-        if entry.id == text:
-            if "model" not in lowered.outputs:
-                raise RecipeError(f"{call.entry.where(key)}{text} gives no model; it gives {', '.join(lowered.outputs) or 'nothing'}")
-            return text, (), lowered.outputs["model"]
-    name = name_of(text)
-    line = call.entry.lines.get(key, call.entry.line)
-    imported = StageEntry(f"{call.id}/import-{name}", "import-model", {"folder": text, "source": text}, {}, line, {"folder": line})
-    made = lowering.lower_stage(replace(call, entry=imported, id=imported.id))
-    return name, made.nodes, made.outputs["model"]

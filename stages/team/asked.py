@@ -7,11 +7,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from stages import plugins
+from stages import named_models, plugins
 from stages.benchmarks.benchmark import Benchmark, ModelSubject
 from stages.errors import PluginError, RecipeError, SpecError
 from stages.eval import Eval, Use, loaded
-from stages.many_worlds import graph
 from stages.recipe import known
 from stages.stage import Input, Node, Ref
 from stages.team.board import input_name
@@ -164,7 +163,7 @@ def candidate(call: Any, text: str, candidates: Sequence[str], key: str) -> str:
     Raises:
         RecipeError: it was none of the search.
     """
-    for name in (text, graph.name_of(text)):
+    for name in (text, named_models.name_of(text)):
         if name in candidates:
             return name
     raise RecipeError(f"{call.entry.where(key)}{text} is no candidate of the team search; there are {', '.join(candidates)}")

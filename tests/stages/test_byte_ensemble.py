@@ -7,6 +7,7 @@ import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,9 @@ def members() -> list[ByteLm]:
     return [small("bytes", "llama", seed=0), small("gpt2", "gpt_neox", seed=1), small("sentencepiece", "mixtral", seed=2)]
 
 
-def texts(members: list[ByteLm], name: str, pick: Pick, **settings: int | float) -> bytes:
+def texts(members: list[ByteLm], name: str, pick: Pick, *, ahead: int = 16) -> bytes:
     """What an ensemble says."""
-    return bytes(Ensemble(members, find(name, {}, len(members)), **settings).run(PROMPT, 30, (), pick).text)  # type: ignore[arg-type]
+    return bytes(Ensemble(members, find(name, {}, len(members)), ahead=ahead).run(PROMPT, 30, (), pick).text)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -145,7 +146,9 @@ def test_over_single_bytes_every_combiner_is_exact(name: str) -> None:
     """Where every token is a byte, the rows are the token distributions, so combining is the same for any rule: within 1e-6."""
     pair = [small("bytes", "llama", seed=5), small("bytes", "gpt_neox", seed=6)]
     text = b"def add(left): return"
-    ids = [int(pair[0].vocabulary.span(bytes([byte])).low) for byte in text if pair[0].vocabulary.span(bytes([byte]))]  # type: ignore[union-attr]
+    spans = [pair[0].vocabulary.span(bytes([byte])) for byte in text]
+    ids = [int(span.low) for span in spans if span is not None]
+    assert len(ids) == len(text)
     ids = [int(pair[0].vocabulary.order[place]) for place in ids]
     rule = find(name, {}, 2)
     state, rows = rule.start(), np.stack([member.rows(text) for member in pair], axis=1)
@@ -225,7 +228,7 @@ def test_in_turn_is_as_together_with_one_member_in_memory(members: list[ByteLm])
     kinds = (("bytes", "llama", 0), ("gpt2", "gpt_neox", 1), ("sentencepiece", "mixtral", 2))
     alive: list[weakref.ref[ByteLm]] = []
     most: list[int] = []
-    loaders = [_Watched(lambda k=kind, f=family, s=seed: small(k, f, seed=s), alive, most) for kind, family, seed in kinds]  # type: ignore[misc]
+    loaders = [_Watched(partial(small, kind, family, seed=seed), alive, most) for kind, family, seed in kinds]
     rule = find("fixed-share", {}, 3)
     for pick in (greedy, sampler(3)):
         expected = Ensemble(members, rule).run(PROMPT, 16, (), pick)

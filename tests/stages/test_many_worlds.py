@@ -224,7 +224,7 @@ def test_one_step_equals_adamw_by_hand(trained: Trained) -> None:
     chosen = many_worlds_segment.batch(spec, 0, len(data.train))
     world = start.world
     batch = {name: world.adapter(name).standard(states[chosen]) for name, states in data.train.states.items()}
-    world.losses(batch, spec.objective)["loss"].backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(world.losses(batch, spec.objective)["loss"])
     named = dict(world.trained(spec.objective, ""))
     norm = torch.stack([(value.grad**2).sum() for value in named.values() if value.grad is not None]).sum().sqrt()
     rate = many_worlds_segment.learning_rate(spec, 0)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import special, stats
 
 from stages.statistics import (
     EProcess,
+    Side,
     clustered_mean,
     discordant,
     e_process,
@@ -236,9 +238,10 @@ def test_the_wealth_is_the_likelihood_ratio_of_the_mixture(wins: int, losses: in
     prior = stats.beta.pdf(grid, a, a)
     ratio = np.exp((wins + losses) * math.log(2) + special.xlogy(wins, grid) + special.xlog1py(losses, -grid))
     tolerance = 0.02 if a < 1 else 1e-3  # the density has poles
-    for side, part in (("two-sided", grid >= 0), ("better", grid > 0.5), ("worse", grid < 0.5)):
+    halves: dict[Side, NDArray[np.bool_]] = {"two-sided": grid >= 0, "better": grid > 0.5, "worse": grid < 0.5}
+    for side, part in halves.items():
         expected = float((ratio * prior)[part].sum() / prior[part].sum())
-        assert math.exp(EProcess(side=side, a=a, wins=wins, losses=losses).log_e) == pytest.approx(expected, rel=tolerance)  # type: ignore[arg-type]
+        assert math.exp(EProcess(side=side, a=a, wins=wins, losses=losses).log_e) == pytest.approx(expected, rel=tolerance)
 
 
 @given(st.integers(0, 20), st.integers(0, 20))
@@ -253,12 +256,12 @@ def test_the_wealth_is_a_fair_game(wins: int, losses: int) -> None:
         assert expected <= math.exp(one.log_e) * (1 + 1e-9)
 
 
-def stopped(side: str, difference: float, *, seed: int, runs: int = 2000, n: int = 200, discordance: float = 0.2) -> tuple[float, float]:
+def stopped(side: Side, difference: float, *, seed: int, runs: int = 2000, n: int = 200, discordance: float = 0.2) -> tuple[float, float]:
     """(share of simulated comparisons that are stopped at alpha .1 when one looks after each of n questions, mean questions until then)."""
     dice = np.random.default_rng(seed)
     at = []
     for _ in range(runs):
-        state = EProcess(side=side)  # type: ignore[arg-type]
+        state = EProcess(side=side)
         for number, (differ, win) in enumerate(zip(dice.random(n) < discordance, dice.random(n), strict=True), start=1):
             if differ:
                 better = bool(win < (1 + difference / discordance) / 2)
@@ -270,7 +273,7 @@ def stopped(side: str, difference: float, *, seed: int, runs: int = 2000, n: int
 
 
 @pytest.mark.parametrize("side", ["two-sided", "worse"])
-def test_looking_after_every_question_keeps_the_level(side: str) -> None:
+def test_looking_after_every_question_keeps_the_level(side: Side) -> None:
     """Equal systems, 200 questions of which a fifth is discordant, alpha .1: some 5 % are stopped, and never more than 10 %."""
     share, _ = stopped(side, 0.0, seed=5)
     assert 0.02 < share < 0.075

@@ -335,7 +335,9 @@ def test_second_samples_and_several_benchmarks_load() -> None:
     (use,) = nodes["team-search/two-second"].spec.benchmarks
     assert (use.label, use.settings) == ("numeric-answer-b", {"preamble": "Think.", "questions": 50})
     assert nodes["team-search/two-second"].inputs["dataset-0"] == Digest.of(b"b.jsonl")
-    assert nodes["team-search"].inputs["heldoutsecond-two-numeric-answer-b"].output == "records-numeric-answer-b"  # type: ignore[union-attr]
+    asked = nodes["team-search"].inputs["heldoutsecond-two-numeric-answer-b"]
+    assert isinstance(asked, Ref)
+    assert asked.output == "records-numeric-answer-b"
 
 
 @pytest.mark.parametrize(
