@@ -143,5 +143,17 @@ def checked(store: Cas, ensemble: Digest) -> EnsembleConfig:
     return config
 
 
+def only(store: Cas, ensemble: Digest) -> Digest | None:
+    """The one member of an ensemble of one, as a tree of its own in the store; None where there are several.
+
+    Raises:
+        InputError: as `checked`.
+    """
+    config = checked(store, ensemble)
+    if len(config.members) > 1:
+        return None
+    return store.put(Tree.of(_below(tree.load(store, ensemble).entries, folder(config.members[0].name))).to_bytes())
+
+
 def _below(entries: Sequence[TreeEntry], prefix: str) -> list[TreeEntry]:
     return [TreeEntry(item.path.removeprefix(prefix), item.digest, item.size) for item in entries if item.path.startswith(prefix)]

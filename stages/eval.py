@@ -113,7 +113,8 @@ def lower(call: Any) -> Any:
 
     Benchmarks of GGUF files measure those of the nearest quant stage; benchmarks of models the model that was quantised, or the nearest
     where nothing was. With `compareToBase` (the default) the source model is evaluated too, quantised into the same types where need be,
-    unless it is the very model that was measured, and comparisons are made; in that of the files every row stands against the base's of its
+    unless it is the very model that was measured, and comparisons are made; `compareTo` names another stage whose model is the base. In that
+    of the files every row stands against the base's of its
     type, and the base's types against its first. `controls: [random]` adds what the same pruning costs when it drops experts by lot, in the
     first type. A limit under `acceptanceCriteria: {perplexity: {maxIncreasePct: 10}}` is held against the model that the recipe made.
 
@@ -123,7 +124,7 @@ def lower(call: Any) -> Any:
     from stages import lowering
 
     entry = call.entry
-    known(entry.fields, ("benchmarks", "compareToBase", "controls", *STAGE.described), entry.type, entry.where)
+    known(entry.fields, ("benchmarks", "compareToBase", "compareTo", "controls", *STAGE.described), entry.type, entry.where)
     uses, datasets = _uses(call)
     of_files, of_models = ([use for use in uses if loaded(use)[0].measures == what] for what in ("gguf", "model"))
     made = _nearest_quant(call)
@@ -136,7 +137,7 @@ def lower(call: Any) -> Any:
     compare = entry.fields.get("compareToBase", True)
     if not isinstance(compare, bool):
         raise RecipeError(f"{entry.where('compareToBase')}compareToBase is true or false, not {compare!r}")
-    base = next((lowered.outputs["model"] for _, lowered in call.before if "model" in lowered.outputs), None)
+    base = _base(call)
     subjects: dict[str, tuple[Input, dict[str, Input]]] = {_variant(call): (model, files)}
     nodes: list[Node] = []
     if base is None or base == model:
@@ -172,6 +173,24 @@ def lower(call: Any) -> Any:
         nodes.append(comparison)
         outputs |= {f"report{suffix}": Ref(comparison.id, "report"), f"table{suffix}": Ref(comparison.id, "table")}
     return lowering.Lowered(tuple(nodes), outputs)
+
+
+def _base(call: Any) -> Input | None:
+    """The model to compare with: that of the stage that `compareTo` names, else the first of the recipe."""
+    entry = call.entry
+    models = {one.id: lowered.outputs["model"] for one, lowered in call.before if "model" in lowered.outputs}
+    if "compareTo" not in entry.fields:
+        return next(iter(models.values()), None)
+    wanted = entry.fields["compareTo"]
+    if wanted not in models:
+        raise RecipeError(
+            f"{entry.where('compareTo')}compareTo is {wanted!r}; it is the id of an earlier stage that gives a model: "
+            f"{', '.join(models) or 'there is none'}"
+        )
+    if entry.fields.get("compareToBase") is False:
+        raise RecipeError(f"{entry.where('compareTo')}compareTo asks for a comparison, and compareToBase: false for none; leave one out")
+    found: Input = models[wanted]
+    return found
 
 
 def _plain(variant: str) -> str:
@@ -301,7 +320,8 @@ def _question_comparison(call: Any, labels: Sequence[str], subjects: Mapping[str
         for label in labels:
             name = f"{_plain(variant)}-{label}"
             baseline = f"base-{label}" if variant != "base" and "base" in subjects else None
-            rows.append(question_compare.Row(name=name, variant=variant, benchmark=label, baseline=baseline))
+            shown = str(call.entry.fields.get("compareTo", variant)) if variant == "base" else variant
+            rows.append(question_compare.Row(name=name, variant=shown, benchmark=label, baseline=baseline))
             inputs[f"model-{name}"] = model
             for output in ("metrics", "records"):
                 inputs[f"{output}-{name}"] = Ref(f"{call.id}/{_plain(variant)}", f"{output}-{label}")

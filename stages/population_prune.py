@@ -65,7 +65,7 @@ def lower(call: Any) -> Any:
 
 STAGE = Leaf(
     name="population-prune",
-    version=1,
+    version=2,
     spec=PopulationPrune,
     inputs=("team", "model-*", "records-*"),
     outputs=("team",),
@@ -93,6 +93,7 @@ def run(spec: PopulationPrune, inputs: Mapping[str, Digest], context: Context) -
     report: dict[str, Any] = {
         "kind": STAGE.name,
         "selectedTeam": kept,
+        "best": team.best,
         "models": {name: str(inputs[f"model-{name}"]) for name in sorted(kept)},
         "measure": spec.measure,
         "questions": len(board.questions) if spec.measure == "oracle" else len(board.choices),

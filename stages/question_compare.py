@@ -1,9 +1,12 @@
-"""Compare models that answered the same questions: accuracy with its interval, and the paired difference of each to its baseline."""
+"""Compare models that answered the same questions: accuracy with its interval, and the paired difference of each to its baseline.
+
+Where a model stands against one baseline on several benchmarks, the difference over all their questions is told, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stages import statistics
@@ -43,7 +46,7 @@ class QuestionCompare:
 
 STAGE = Leaf(
     name="question-compare",
-    version=1,
+    version=2,
     spec=QuestionCompare,
     inputs=("model-*", "metrics-*", "records-*"),
     outputs=("report", "table"),
@@ -85,14 +88,61 @@ def run(spec: QuestionCompare, inputs: Mapping[str, Digest], context: Context) -
         for name in names
     }
     rows = [row_of(row, results, model=inputs[f"model-{row.name}"]) for row in spec.rows]
-    adjusted = statistics.holm({row["name"]: float(row["difference"]["p"]) for row in rows if "difference" in row})
-    for made in rows:
-        if "difference" in made:
-            made["difference"]["pHolm"] = text(adjusted[made["name"]])
-            made["difference"]["verdict"] = verdict(made["difference"], adjusted[made["name"]])
-    shown = [list(_TITLES), *(list(cells(row)) for row in rows)]
+    together = pooled(spec.rows, results)
+    tested = [row["difference"] for row in (*rows, *together) if "difference" in row]
+    adjusted = statistics.holm({str(number): float(found["p"]) for number, found in enumerate(tested)})
+    for number, found in enumerate(tested):
+        found["pHolm"] = text(adjusted[str(number)])
+        found["verdict"] = verdict(found, adjusted[str(number)])
+    everything = [*rows, *together]
+    shown = [list(_TITLES), *(list(cells(row)) for row in everything)]
     report = {"benchmark": "questions", "rows": rows, "table": shown, "tests": len(adjusted), "alpha": text(ALPHA)}
-    return Outcome({"report": context.store.put(canonical.dumps(report)), "table": context.store.put(table(rows).encode())})
+    if together:
+        report["pooled"] = together
+    return Outcome({"report": context.store.put(canonical.dumps(report)), "table": context.store.put(table(everything).encode())})
+
+
+def pooled(rows: Sequence[Row], results: Mapping[str, Result]) -> list[dict[str, Any]]:
+    """The difference over all questions of several benchmarks, of every pair of variants that meets on more than one: each question counts
+    once, by the headline of its benchmark, and questions of two benchmarks are never of one cluster.
+
+    No benchmark weighs more than its questions; a gain on one may hide a loss on another, so the rows of each stay beside it.
+    """
+    variants = {row.name: row.variant for row in rows}
+    pairs: dict[tuple[str, str], list[tuple[Row, str]]] = {}
+    for row in rows:
+        if row.baseline is not None:
+            pairs.setdefault((row.variant, variants[row.baseline]), []).append((row, row.baseline))
+    made = []
+    for (variant, baseline), several in pairs.items():
+        if len(several) < 2:
+            continue
+        own = [item for row, _ in several for item in _headline(row, results[row.name])]
+        base = [item for row, name in several for item in _headline(row, results[name])]
+        right, n = sum(item.outcomes[_HIT] for item in own), len(own)
+        interval = statistics.wilson(right, n)
+        made.append(
+            {
+                "variant": variant,
+                "benchmark": f"all {len(several)}",
+                "benchmarks": [row.benchmark for row, _ in several],
+                "baseline": baseline,
+                "baselineAccuracy": text(sum(item.outcomes[_HIT] for item in base) / n),
+                "questions": {"counted": n},
+                "metrics": {"accuracy": text(right / n), "low": text(interval.low), "high": text(interval.high)},
+                "difference": {"baseline": baseline, **difference(own, base, _HIT)},
+            }
+        )
+    return made
+
+
+_HIT = "headline"
+
+
+def _headline(row: Row, result: Result) -> list[Record]:
+    """Records with their headline alone, and clusters that no other benchmark has."""
+    name = OUTCOMES[result.metrics["settings"]["asking"]["kind"]][0]
+    return [replace(item, cluster=f"{row.benchmark}/{item.cluster}", outcomes={_HIT: item.outcomes[name]}) for item in result.records]
 
 
 def row_of(row: Row, results: Mapping[str, Result], *, model: Digest) -> dict[str, Any]:

@@ -157,6 +157,21 @@ def search(call: Any) -> tuple[Any, Mapping[str, Input]]:
     raise RecipeError(f"line {call.entry.line}: {call.entry.type} needs a team: put a {SEARCH} stage before it")
 
 
+def team(call: Any, identifier: str | None) -> tuple[Input, dict[str, Input]]:
+    """The team of a stage (None: the nearest that gives one), and its candidates' models by name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    for entry, lowered in reversed(call.before):
+        if "team" in lowered.outputs and identifier in (None, entry.id):
+            given = lowered.nodes[-1].inputs
+            models = {name.removeprefix("model-"): item for name, item in given.items() if name.startswith("model-")}
+            return lowered.outputs["team"], models
+    what = "a team" if identifier is None else f"the team of {identifier}"
+    raise RecipeError(f"line {call.entry.line}: {call.entry.type} needs {what}: put a {SEARCH} or population-prune stage before it")
+
+
 def candidate(call: Any, text: str, candidates: Sequence[str], key: str) -> str:
     """The candidate that a recipe means by an id, a folder or a Hub id.
 

@@ -192,7 +192,7 @@ def test_a_config_is_read_strictly(worlds: Worlds, change: dict[str, Any], messa
 def test_an_ensemble_is_no_member(worlds: Worlds) -> None:
     """Its distribution is of bytes, not of tokens: members of members are named themselves."""
     spec = replace(SPEC, members=("whole",))
-    with pytest.raises(InputError, match=r"member whole .* of an ensemble, name its members"):
+    with pytest.raises(InputError, match=r"member whole .* of a larger ensemble, name its members"):
         worlds.direct.run("many-worlds-ensemble", spec, {"model-whole": worlds.ensemble})
 
 
@@ -223,6 +223,47 @@ def test_settings_that_do_not_fit_are_refused(worlds: Worlds) -> None:
         worlds.made(replace(SPEC, combiner="geometric", settings={"weights": (0.5, 0.25, 0.25)}))
     with pytest.raises(SpecError, match="members are one, two; given are one"):
         worlds.direct.run("many-worlds-ensemble", SPEC, {"model-one": worlds.models["one"]})
+
+
+# --- whom a team chooses -----------------------------------------------------------------------------------------------------------
+
+
+def by_team(worlds: Worlds, spec: ManyWorldsEnsemble, team: Mapping[str, Any]) -> Digest:
+    """An ensemble of whom a report chooses among the candidates of a spec."""
+    inputs = {f"model-{name}": worlds.models[name] for name in spec.members}
+    chosen = worlds.store.put(canonical.dumps(dict(team)))
+    return worlds.direct.run("many-worlds-ensemble", spec, {**inputs, "team": chosen})["model"]
+
+
+def test_only_the_chosen_speak_and_the_others_leave_no_trace(worlds: Worlds) -> None:
+    """What a team chooses is, to the byte, what naming its members makes; the best alone, pruned or not, is an ensemble of one."""
+    spec = replace(SPEC, members=("one", "two"))
+    assert by_team(worlds, spec, {"selectedTeam": ["two", "one"]}) == worlds.made(replace(SPEC, members=("two", "one")))
+    alone = worlds.made(replace(SPEC, members=("two",)))
+    assert by_team(worlds, spec, {"selectedTeam": ["two"]}) == alone
+    assert by_team(worlds, replace(spec, take="best"), {"selectedTeam": ["two", "one"]}) == alone
+    assert by_team(worlds, replace(spec, take="best"), {"selectedTeam": ["one"], "best": "two"}) == alone
+    assert by_team(worlds, replace(spec, target="one"), {"selectedTeam": ["two", "one"]}) == worlds.ensemble
+    assert by_team(worlds, replace(spec, target="one"), {"selectedTeam": ["two"]}) == worlds.ensemble
+
+
+def test_an_ensemble_of_one_is_a_member_like_its_member(worlds: Worlds) -> None:
+    """So candidates can be asked byte by byte, and be put together afterwards."""
+    alone = worlds.made(replace(SPEC, members=("one",)))
+    made = worlds.direct.run("many-worlds-ensemble", SPEC, {"model-one": alone, "model-two": worlds.models["two"]})
+    assert made["model"] == worlds.ensemble
+
+
+def test_a_team_of_strangers_is_refused(worlds: Worlds) -> None:
+    """A report of other candidates; a choice without a report; a target beside the best."""
+    with pytest.raises(InputError, match="the team has three, who is no candidate; there are one, two"):
+        by_team(worlds, SPEC, {"selectedTeam": ["one", "three"]})
+    with pytest.raises(SpecError, match="there is no input team"):
+        worlds.made(replace(SPEC, take="best"))
+    with pytest.raises(SpecError, match="target is 'one'"):
+        replace(SPEC, take="best", target="one")
+    with pytest.raises(SpecError, match="target is 'three'"):
+        replace(SPEC, target="three")
 
 
 # --- what answers ------------------------------------------------------------------------------------------------------------------

@@ -328,6 +328,31 @@ def test_with_clusters_both_tests_must_agree(direct: Direct, tmp_path: Path) -> 
     assert found["verdict"] == "not distinguishable"
 
 
+def test_the_difference_over_several_benchmarks_is_told_beside_each(direct: Direct, tmp_path: Path) -> None:
+    """All questions count once, in clusters of their own benchmark: five wins here and four there are nine of sixty, p = 2 / 2 ** 9."""
+    inputs: dict[str, Digest] = {}
+    spread = [row | {"cluster": "one" if i < 2 else f"c{i}"} for i, row in enumerate(PLAIN)]
+    for variant, known in (("base", (10, 20)), ("more", (15, 24))):
+        for label, count in zip(("a", "b"), known, strict=True):
+            model = says(direct, tmp_path / f"{variant}{label}", {row["question"]: f" #### {row['answer']}" for row in spread[:count]})
+            made = direct.run("question-benchmark", numeric(), {"model": model, "dataset": direct.store.put(lines(spread))})
+            name = f"{variant}-{label}"
+            inputs |= {f"model-{name}": model, f"metrics-{name}": made["metrics"], f"records-{name}": made["records"]}
+    rows = [Row(name=f"base-{label}", variant="base", benchmark=label) for label in "ab"]
+    rows += [Row(name=f"more-{label}", variant="more", benchmark=label, baseline=f"base-{label}") for label in "ab"]
+    made = direct.run("question-compare", QuestionCompare(rows=tuple(rows)), inputs)
+    report = json.loads(direct.store.read(made["report"]))
+    (found,) = report["pooled"]
+    assert (found["variant"], found["baseline"], found["benchmarks"]) == ("more", "base", ["a", "b"])
+    difference = found["difference"]
+    assert (difference["questions"], difference["clusters"], difference["wins"], difference["losses"]) == (60, 58, 9, 0)
+    assert (difference["p"], difference["pHolm"], difference["verdict"]) == ("0.00390625", "0.01171875", "better")
+    assert (found["baselineAccuracy"], found["metrics"]["accuracy"], float(difference["mean"])) == ("0.5", "0.65", 0.15)
+    assert report["tests"] == 3
+    assert report["table"][-1][:4] == ["more", "all 2", "65.0 % [52.4, 75.8]", "60"]
+    assert direct.store.read(made["table"]).decode().splitlines()[-1].startswith("| more | all 2 | 65.0 %")
+
+
 def test_models_that_were_asked_differently_are_not_paired(direct: Direct, tmp_path: Path) -> None:
     """Another number of questions, another data set or other settings are named."""
     model, dataset = says(direct, tmp_path / "m", {"=": " #### 4"}), direct.store.put(lines(NUMBERS))

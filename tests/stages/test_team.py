@@ -340,6 +340,62 @@ def test_second_samples_and_several_benchmarks_load() -> None:
     assert asked.output == "records-numeric-answer-b"
 
 
+ENSEMBLES = """  - {type: many-worlds-ensemble, id: alone, take: best}
+  - {type: many-worlds-ensemble, id: together}
+  - type: eval
+    compareTo: alone
+    benchmarks: [{name: multiple-choice, dataset: report.jsonl}, {name: numeric-answer, dataset: sums.jsonl}]
+"""
+
+
+def test_a_team_becomes_an_ensemble_and_is_held_against_the_best_alone() -> None:
+    """Every candidate is an input, the nearest team chooses; `eval` pairs the two ensembles on every benchmark and no other model."""
+    nodes = {node.id: node for node in lower(RECIPE + ENSEMBLES).graph.nodes}
+    alone, together = nodes["alone"], nodes["together"]
+    assert (alone.spec.members, alone.spec.take, together.spec.take) == (("mine", "two"), "best", "team")
+    models = {"model-mine": Ref("mine", "model"), "model-two": nodes["team-search"].inputs["model-two"]}
+    assert alone.inputs == together.inputs == {"team": Ref("population-prune", "team"), **models}
+    rows = nodes["eval/compare"].spec.rows
+    assert [(row.name, row.variant, row.baseline) for row in rows] == [
+        ("base-multiple-choice", "alone", None),
+        ("base-numeric-answer", "alone", None),
+        ("together-multiple-choice", "together", "base-multiple-choice"),
+        ("together-numeric-answer", "together", "base-numeric-answer"),
+    ]
+    assert nodes["eval/base"].inputs["model"] == Ref("alone", "model")
+
+
+@pytest.mark.parametrize("words", ["team: team-search", "specialists: team-search"])
+def test_a_team_may_be_named_and_so_may_its_target(words: str) -> None:
+    """By the id of the stage; a target is a candidate by another name, or joins them."""
+    text = RECIPE + f"  - {{type: many-worlds-ensemble, id: whole, targetModel: TARGET, {words}}}\n"
+    node = next(node for node in lower(text.replace("TARGET", "models/two")).graph.nodes if node.id == "whole")
+    assert (node.spec.members, node.spec.target, node.inputs["team"]) == (("two", "mine"), "two", Ref("team-search", "team"))
+    node = next(node for node in lower(text.replace("TARGET", "models/three")).graph.nodes if node.id == "whole")
+    assert (node.spec.members, node.spec.target) == (("three", "mine", "two"), "three")
+    assert node.inputs["model-three"] == Ref("whole/import-three", "model")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("id: alone, take: best", "id: alone, take: first", "line 10: .*take is 'first'"),
+        ("id: alone, take: best", "id: alone, take: best, targetModel: mine", "line 10: .*target is 'mine'"),
+        ("id: alone, take: best", "id: alone, team: gate-profile", "line 10: team is 'gate-profile'; .*team-search, population-prune"),
+        ("id: alone, take: best", "id: alone, team: team-search, specialists: [mine]", "line 10: .*specialists or a team, not both"),
+        ("id: alone, take: best", "id: alone, take: best, targetModel: mine, specialists: []", "line 10: take says who of a team speaks"),
+        ("id: alone, take: best", "id: alone, members: [mine]", "line 10: unknown key 'members' .* write targetModel and specialists"),
+        ("id: alone, take: best", "id: alone, combiner: fixed-shares", "line 10: .*did you mean 'fixed-share'"),
+        ("compareTo: alone", "compareTo: team-search", "line 13: compareTo is 'team-search'; .*: mine, alone, together"),
+        ("compareTo: alone", "compareTo: alone\n    compareToBase: false", "line 13: compareTo asks for a comparison"),
+    ],
+)
+def test_faults_of_choosing_are_told(old: str, new: str, message: str) -> None:
+    """With the line, and what there is instead."""
+    with pytest.raises((RecipeError, SpecError), match=message):
+        lower((RECIPE + ENSEMBLES).replace(old, new, 1))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
