@@ -115,7 +115,8 @@ def lower(call: Any) -> Any:
     where nothing was. With `compareToBase` (the default) the source model is evaluated too, quantised into the same types where need be,
     unless it is the very model that was measured, and comparisons are made; `compareTo` names another stage whose model is the base. In
     that of the files every row stands against the base's of its type, and the base's types against its first. `controls: [random]` adds
-    what the same pruning costs when it drops experts by lot, in the first type. A limit under `acceptanceCriteria: {perplexity: {maxIncreasePct: 10}}` is held against the model that the recipe made.
+    what the same pruning costs when it drops experts by lot, in the first type. A limit under `acceptanceCriteria: {perplexity:
+    {maxIncreasePct: 10}}` is held against the model that the recipe made.
 
     Raises:
         RecipeError: no quant stage or no model before, a benchmark without a dataset or unknown, an unknown key, a setting that cannot be.
