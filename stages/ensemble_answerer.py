@@ -1,7 +1,7 @@
 """An ensemble's tree as an `stages.questions.Answerer`: its members read byte by byte, and combined at every byte.
 
 An ensemble of one is that member: every rule of one member gives its row as it is, so `ByteLm` answers itself, to the last bit.
-All members are in memory together.
+Baselines that read tokens (`Combiner.answerer`) answer for themselves, also of one member. All members are in memory together.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ def load(model: Digest, context: Context, load_in: LoadIn) -> Answerer:
     """
     from stages.byte_lm import byte_lm
     from stages.byte_lm.ensemble import Ensemble
-    from stages.combiners.combiner import find
+    from stages.combiners.combiner import find, read
 
     config = ensemble_tree.checked(context.store, model)
+    combiner, settings = read(config.combiner, config.settings)
+    folders = [context.folder(model) / ensemble_tree.folder(member.name) for member in config.members]
+    if combiner.answerer is not None:
+        return combiner.answerer(settings, folders, load_in)
     rule = find(config.combiner, config.settings, len(config.members))
-    folder = context.folder(model)
-    members = [byte_lm.load(folder / ensemble_tree.folder(member.name), load_in, tolerance=config.tolerance) for member in config.members]
+    members = [byte_lm.load(folder, load_in, tolerance=config.tolerance) for folder in folders]
     if len(members) == 1:
         return members[0]
     return Ensemble(members, rule, skip_below=config.skip_below)

@@ -50,7 +50,7 @@ def lower(call: Any) -> Any:
 
     entry = call.entry
     searched, given = asked.search(call)
-    fields = dict(entry.fields)
+    fields = {"numProblems": 100, **entry.fields}
     if isinstance(fields.get("targetModel"), str):
         fields["targetModel"] = asked.candidate(call, fields["targetModel"], searched.candidates, "targetModel")
     spec, _ = lowering.bind(replace(entry, fields=fields), STAGE)

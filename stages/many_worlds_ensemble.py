@@ -60,7 +60,6 @@ def lower(call: Any) -> Any:
         RecipeError: as `stages.lowering.bind`; a way to combine that is none, members of one name, or no team.
     """
     from stages import lowering
-    from stages.combiners.combiner import find, read
 
     entry = call.entry
     team, found = _named(call)
@@ -76,10 +75,7 @@ def lower(call: Any) -> Any:
     lines = {**entry.lines, "members": entry.lines.get("specialists", entry.line), "target": entry.lines.get("targetModel", entry.line)}
     spec, _ = lowering.bind(replace(entry, fields=own, lines=lines), STAGE)
     try:
-        if team is None:
-            find(spec.combiner, spec.settings, len(spec.members))
-        else:  # how many they will be is not known yet
-            read(spec.combiner, spec.settings)
+        _refuse_unfit(spec, len(spec.members) if team is None else None)
     except (PluginError, SpecError) as error:
         raise RecipeError(f"{entry.where('settings' if spec.settings else 'combiner')}{error}") from error
     spec = replace(spec, settings=_complete(spec))
@@ -118,22 +114,50 @@ def _named(call: Any) -> tuple[Input | None, list[named_models.Named]]:
     return None, [named_models.model_of(call, target, "targetModel"), *named_models.models_of(call, "specialists")]
 
 
+_STRATEGIES = {
+    "specialist-top-k-boost": "first-token-boost",
+    "full-distribution": "alpha-blend",
+    "weighted-average": "alpha-blend",
+}
+"""The published strategies as combiners. Both of the whole distribution weigh the target with 1 - alpha."""
+
+
 def _own_form(entry: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the published format as ours."""
+    """Keys of the published format as ours: `alpha` alone is that of alpha-blend; with `topK` and no strategy it is the boost's."""
     own = dict(given)
-    if own.pop("method", "logit-blend") != "logit-blend":
-        raise RecipeError(f"{entry.where('method')}method is {given['method']!r}; members are combined by logit-blend alone")
-    if "topK" in own or own.pop("blendStrategy", "full-distribution") == "specialist-top-k-boost":
-        key = "topK" if "topK" in own else "blendStrategy"
+    method = own.pop("method", "logit-blend")
+    if method in ("soft-prompt", "cross-attention"):
         raise RecipeError(
-            f"{entry.where(key)}the boost of the top-k first tokens has no normaliser and no guarantee, and is not run as a stage: leave "
-            "topK and blendStrategy out, and name a combiner (docs/ensemble.md)"
+            f"{entry.where('method')}method is {method!r}: that is a bridge, which many-worlds-bridge trains; {entry.type} trains nothing"
         )
-    if "alpha" in own:
-        if "combiner" in own or "settings" in own:
-            raise RecipeError(f"{entry.where('alpha')}alpha is the setting of alpha-blend; with a combiner, write it into settings")
-        own |= {"combiner": "alpha-blend", "settings": {"alpha": own.pop("alpha")}}
-    return own
+    if method != "logit-blend":
+        raise RecipeError(f"{entry.where('method')}method is {method!r}; it is logit-blend, and the rule is named by combiner")
+    said = [key for key in ("blendStrategy", "topK", "alpha") if key in own]
+    if not said:
+        return own
+    if "combiner" in own or "settings" in own:
+        raise RecipeError(f"{entry.where(said[0])}{said[0]} names a combiner and its setting; with combiner, write it into settings")
+    strategy = own.pop("blendStrategy", "specialist-top-k-boost" if "topK" in own else "full-distribution")
+    if strategy not in _STRATEGIES:
+        raise RecipeError(f"{entry.where('blendStrategy')}blendStrategy is {strategy!r}; it must be one of {', '.join(_STRATEGIES)}")
+    combiner, count, alpha = _STRATEGIES[strategy], own.pop("topK", 20), own.pop("alpha", 0.2)
+    return own | {"combiner": combiner, "settings": {"alpha": alpha} | ({"top_k": count} if combiner == "first-token-boost" else {})}
+
+
+def _refuse_unfit(spec: ManyWorldsEnsemble, members: int | None) -> None:
+    """Refuse a combiner that does not fit: its settings, the number of members (None: not known yet), or savings that only bytes have.
+
+    Raises:
+        PluginError, SpecError: with the reason.
+    """
+    from stages.combiners.combiner import find, read
+
+    found, _ = read(spec.combiner, spec.settings)
+    if found.answerer is None:
+        if members is not None:
+            find(spec.combiner, spec.settings, members)
+    elif spec.skip_below or spec.tolerance:
+        raise SpecError(f"combiner {spec.combiner} reads tokens; skip_below and tolerance save what is read byte by byte: leave them out")
 
 
 def _complete(spec: ManyWorldsEnsemble) -> dict[str, Any]:
@@ -165,7 +189,6 @@ def run(spec: ManyWorldsEnsemble, inputs: Mapping[str, Digest], context: Context
         InputError: a member that is no model of transformers; a team of others.
     """
     from stages import ensemble_tree, plugins
-    from stages.combiners.combiner import find
     from stages.ensemble_tree import EnsembleConfig, Member, build
     from stages.tensors import read_config
     from store import tree
@@ -176,7 +199,7 @@ def run(spec: ManyWorldsEnsemble, inputs: Mapping[str, Digest], context: Context
     names = _chosen(spec, context.store.read(inputs["team"])) if "team" in inputs else spec.members
     if "team" not in inputs and (spec.take, spec.target) != ("team", None):
         raise SpecError("take and target choose among the candidates of a team, and there is no input team")
-    find(spec.combiner, spec.settings, len(names))
+    _refuse_unfit(spec, len(names))
     members = []
     for name in names:
         digest = inputs[f"model-{name}"]

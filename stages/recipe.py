@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger import alloy_format
+from stages import population
 from stages.errors import RecipeError
 from store import canonical, files
 from store.errors import CanonicalError, NotFoundError, StoreError
@@ -114,6 +115,7 @@ def parse(text: str) -> Recipe:
     value, lines = _read(text)
     if not isinstance(value, dict):
         raise RecipeError("a recipe is a mapping with name, version, source and stages")
+    value, lines = _written_out(value, lines)
     found = alloy_format.faults(value, what="the recipe", written=False, stages=False)
     ensemble = alloy_format.is_ensemble(value) and "stages" not in value
     if unknown := [fault for fault in found if fault.text.startswith("unknown key")]:
@@ -140,6 +142,50 @@ def parse(text: str) -> Recipe:
     return Recipe(
         name, version, source, stages, value, source_line=lines.get(("source",), 0), variants=_variants(stages, matrices)
     )  # fmt: skip
+
+
+Lines = dict[tuple[Any, ...], int]
+
+
+def _written_out(value: dict[str, Any], lines: Lines) -> tuple[dict[str, Any], Lines]:
+    """A recipe in which every population is the stages that it stands for; a whole recipe may be one."""
+    if value.get("type") == population.TYPE:
+        own = {
+            key: item for key, item in value.items() if population.plain(key) in population.KEYS or key not in alloy_format.OBJECTS["alloy"]
+        }
+        rest = {key: item for key, item in value.items() if key not in own and key != "type"}
+        label = own.get("benchmark") if isinstance(own.get("benchmark"), str) else "questions"
+        stage = {"type": population.TYPE, **{key: item for key, item in own.items() if key != "type"}}
+        lines = {**lines, **{("stages", 0, *path): line for path, line in lines.items() if path[:1] and path[0] in own}}
+        value = {"name": f"many-worlds-{label}-blend", **rest, "stages": [stage]}
+    listed = value.get("stages")
+    if not isinstance(listed, list) or not any(isinstance(item, dict) and item.get("type") == population.TYPE for item in listed):
+        return value, lines
+    ids = frozenset(item["id"] for item in listed if isinstance(item, dict) and isinstance(item.get("id"), str))
+    made: list[Any] = []
+    moved = {path: line for path, line in lines.items() if path[:1] != ("stages",) or len(path) == 1}
+    for number, item in enumerate(listed):
+        place = ("stages", number)
+        if not isinstance(item, dict) or item.get("type") != population.TYPE:
+            moved |= {("stages", len(made), *path[2:]): line for path, line in lines.items() if path[:2] == place}
+            made.append(item)
+            continue
+        given = {key: one for key, one in item.items() if key not in _OWN}
+        if refused := sorted(set(item) & set(_OWN[1:])):
+            raise RecipeError(f"{_line((*place, refused[0]), lines)}{population.TYPE} stands for several stages and takes no {refused[0]}")
+        written = {population.plain(key): _at((*place, key), lines) for key in given}
+        for stage in population.stages(given, lambda key, place=place: _line((*place, key), lines), ids):  # type: ignore[misc]
+            at = ("stages", len(made))
+            moved |= {at: _at(place, lines)} | {(*at, key): written.get(key, _at(place, lines)) for key in stage}
+            made.append(stage)
+    return {**value, "stages": made}, moved
+
+
+def _at(path: tuple[Any, ...], lines: Lines) -> int:
+    """The line of a value, or of the nearest thing around it."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
 
 
 def known(keys: Iterable[str], allowed: Iterable[str], what: str, where: Any) -> None:

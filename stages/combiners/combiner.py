@@ -18,12 +18,15 @@ The module is imported when a recipe is planned: numpy only inside functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stages import plugins
 from stages.errors import GuaranteeError, PluginError, SpecError
+from stages.hf_model import LoadIn
+from stages.questions import Answerer
 from stages.stage import spec_from_json
 
 if TYPE_CHECKING:
@@ -79,17 +82,19 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combiner:
-    """A combiner.
+    """A combiner: a rule for bytes, or (where members are not read byte by byte) an answerer of its own; one of the two.
 
     Attributes:
         name: kebab-case, recorded in results.
         spec: frozen dataclass of its settings.
         rule: `rule(spec, members)`.
+        answerer: `answerer(spec, folders of the members, load_in)`.
     """
 
     name: str
     spec: type[Any]
-    rule: Callable[[Any, int], Rule]
+    rule: Callable[[Any, int], Rule] | None = None
+    answerer: Callable[[Any, Sequence[Path], LoadIn], Answerer] | None = None
 
 
 def read(name: str, settings: Mapping[str, Any]) -> tuple[Combiner, Any]:
@@ -100,8 +105,10 @@ def read(name: str, settings: Mapping[str, Any]) -> tuple[Combiner, Any]:
         SpecError: the settings do not fit.
     """
     found = plugins.load("combiners", name)
-    if not isinstance(found, Combiner):
-        raise PluginError(f"combiner {name!r} is a {type(found).__name__}; it must be a stages.combiners.combiner.Combiner")
+    if not isinstance(found, Combiner) or (found.rule is None) == (found.answerer is None):
+        raise PluginError(
+            f"combiner {name!r} is a {type(found).__name__}; it must be a stages.combiners.combiner.Combiner with a rule or an answerer"
+        )
     try:
         return found, spec_from_json(found.spec, settings)
     except SpecError as error:
@@ -113,11 +120,13 @@ def find(name: str, settings: Mapping[str, Any], members: int) -> Rule:
 
     Raises:
         PluginError: nothing has that name.
-        SpecError: the settings do not fit.
+        SpecError: the settings do not fit, or it has no rule for bytes.
     """
     found, spec = read(name, settings)
     if members < 1:
         raise SpecError(f"combiner {name}: there are no members to combine")
+    if found.rule is None:
+        raise SpecError(f"combiner {name} reads tokens and not bytes: it is a whole ensemble, and no rule for the next byte")
     return found.rule(spec, members)
 
 

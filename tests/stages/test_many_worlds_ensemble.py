@@ -15,6 +15,9 @@ from stages import ensemble_tree, lowering, recipe
 from stages.byte_lm import byte_lm
 from stages.byte_lm.byte_lm import ByteLm
 from stages.byte_lm.ensemble import Ensemble, combine
+from stages.byte_lm.first_token_boost import FirstTokenBoost
+from stages.byte_lm.token_member import TokenMember
+from stages.byte_lm.unite import Unite
 from stages.combiners.combiner import find
 from stages.ensemble_tree import EnsembleConfig, Member
 from stages.errors import InputError, PluginError, RecipeError, SpecError
@@ -381,6 +384,38 @@ def test_the_published_forms_load() -> None:
 
 
 @pytest.mark.parametrize(
+    ("keys", "combiner", "settings"),
+    [
+        ("method: logit-blend, alpha: 0.3, topK: 10", "first-token-boost", {"alpha": "0.3", "top_k": 10}),
+        ("blendStrategy: specialist-top-k-boost", "first-token-boost", {"alpha": "0.2", "top_k": 20}),
+        ("blendStrategy: weighted-average, topK: 20", "alpha-blend", {"alpha": "0.2"}),
+        ("alpha: 0.1", "alpha-blend", {"alpha": "0.1"}),
+        ("combiner: unite", "unite", {"top_k": 10}),
+    ],
+)
+def test_published_strategies_are_combiners(keys: str, combiner: str, settings: dict[str, Any]) -> None:
+    """With their published defaults; the boost runs as the baseline that it is."""
+    text = RECIPE.replace("settings: {share: 0.05}", keys)
+    nodes = {node.id: node for node in lowering.lower(recipe.parse(text), lambda path: Digest.of(b"")).graph.nodes}
+    assert (nodes["many-worlds-ensemble"].spec.combiner, nodes["many-worlds-ensemble"].spec.settings) == (combiner, settings)
+
+
+def test_baselines_are_artifacts_that_answer_like_any_ensemble(worlds: Worlds) -> None:
+    """The answerer of a tree says what the baseline says of the members' folders, with the settings that the tree has."""
+    pair = [TokenMember(worlds.folders[name]) for name in SPEC.members]
+    expected: dict[str, Answerer] = {
+        "first-token-boost": FirstTokenBoost(pair[0], pair[1:], alpha=1.0, top_k=5),
+        "unite": Unite(pair, top_k=5),
+    }
+    for combiner, settings in (("first-token-boost", {"alpha": 1.0, "top_k": 5}), ("unite", {"top_k": 5})):
+        found = worlds.answers(worlds.made(replace(SPEC, combiner=combiner, settings=settings)))
+        assert found.loglikelihood(PROMPT, CONTINUATION) == expected[combiner].loglikelihood(PROMPT, CONTINUATION)
+        assert found.generate(PROMPT, 6, []) == expected[combiner].generate(PROMPT, 6, [])
+    alone = worlds.answers(worlds.made(ManyWorldsEnsemble(members=("one",), combiner="first-token-boost")))
+    assert alone.loglikelihood(PROMPT, CONTINUATION) == FirstTokenBoost(pair[0], []).loglikelihood(PROMPT, CONTINUATION)
+
+
+@pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("targetModel: mine, ", "", "line 6: .*needs targetModel"),
@@ -390,10 +425,18 @@ def test_the_published_forms_load() -> None:
         ("share: 0.05", "chare: 2", "line 6: combiner fixed-share: .*no field 'chare'"),
         ("settings: {share: 0.05}", "combiner: fixed-shares", "line 6: .*did you mean 'fixed-share'"),
         ("settings: {share", "setings: {share", "did you mean 'settings'"),
-        ("vramGb: 8", "topK: 20", "line 6: .*no normaliser"),
-        ("vramGb: 8", "blendStrategy: specialist-top-k-boost", "line 6: .*no normaliser"),
-        ("vramGb: 8", "method: soft-prompt", "line 6: method is 'soft-prompt'"),
-        ("vramGb: 8", "alpha: 0.2", "line 6: alpha is the setting of alpha-blend"),
+        ("vramGb: 8", "topK: 20", "line 6: topK names a combiner and its setting"),
+        ("settings: {share: 0.05}", "topK: 0", "line 6: combiner first-token-boost: .*top_k at least 1"),
+        ("settings: {share: 0.05}", "blendStrategy: top-k", "line 6: blendStrategy is 'top-k'; it must be one of specialist-top-k-boost"),
+        ("settings: {share: 0.05}", "combiner: unite, tolerance: 0.1", "line 6: combiner unite reads tokens; .* leave them out"),
+        (
+            "settings: {share: 0.05}",
+            "combiner: uncertainty-gate, settings: {inner: unite}",
+            "line 6: combiner unite reads tokens and not bytes",
+        ),
+        ("vramGb: 8", "method: soft-prompt", "line 6: method is 'soft-prompt': that is a bridge"),
+        ("vramGb: 8", "method: vote", "line 6: method is 'vote'; it is logit-blend"),
+        ("vramGb: 8", "alpha: 0.2", "line 6: alpha names a combiner and its setting"),
     ],
 )
 def test_faults_of_recipes_are_told_with_their_line(old: str, new: str, message: str) -> None:
