@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stages import named_models, statistics
-from stages.errors import InputError, SpecError
+from stages.errors import InputError, RecipeError, SpecError
 from stages.metrics import text
 from stages.stage import Context, Input, Leaf, Node, Outcome, Ref
-from stages.team import divergence, oracle
+from stages.team import divergence, oracle, picture
 from stages.team.board import Board, input_names, read
 from store import canonical
 from store.digest import Digest
@@ -72,18 +72,29 @@ def lower(call: Any) -> Any:
         evaluated, records = what.nodes(call, name, model)
         nodes += [*made, *evaluated]
         inputs |= records
+    ways = entry.fields.get("divergence", "choices")
+    if ways not in ("choices", "bytes"):
+        raise RecipeError(f"{entry.where('divergence')}divergence is {ways!r}; it is over the choices, or over the bytes of all prompts")
+    limit = entry.fields.get("divergenceBytes", 20_000)
+    if type(limit) is not int or limit < 1:
+        raise RecipeError(f"{entry.where('divergenceBytes')}divergenceBytes is {limit!r}; it must be a whole number of at least 1")
+    if ways == "bytes":
+        read, inputs["divergence"] = what.reading(call, {name: model for name, _, model in found}, limit, spec.max_members)
+        nodes += read
+    elif "divergenceBytes" in entry.fields:
+        raise RecipeError(f"{entry.where('divergenceBytes')}divergenceBytes is for divergence: bytes")
     node = Node(call.id, STAGE.name, spec, inputs)
     return lowering.Lowered((*nodes, node), {name: Ref(call.id, name) for name in STAGE.outputs})
 
 
-_ASKED = ("benchmarks", "benchmark", "dataset", "heldOut", "numProblems")
+_ASKED = ("benchmarks", "benchmark", "dataset", "heldOut", "numProblems", "divergence", "divergenceBytes")
 
 STAGE = Leaf(
     name="team-search",
-    version=1,
+    version=2,
     spec=TeamSearch,
-    inputs=("model-*", "records-*", "heldout-*", "second-*", "heldoutsecond-*"),
-    outputs=("team",),
+    inputs=("model-*", "records-*", "heldout-*", "second-*", "heldoutsecond-*", "divergence*"),  # the last is optional
+    outputs=("team", "picture"),
     purity="P",
     run="stages.team_search:run",
     described=("candidatesEvaluated", "selectedTeam", "divergenceScore", "complementaryProblems", "notes"),
@@ -92,7 +103,7 @@ STAGE = Leaf(
 
 
 def run(spec: TeamSearch, inputs: Mapping[str, Digest], context: Context) -> Outcome:
-    """Choose on `records-*`, confirm on `heldout-*`, and write the report (`team`) as JSON.
+    """Choose on `records-*`, confirm on `heldout-*`, and write the report (`team`) as JSON, and drawn (`picture`) as SVG.
 
     Raises:
         SpecError: an input is missing. InputError: candidates that answered other questions; a held-out question that chose.
@@ -129,8 +140,11 @@ def run(spec: TeamSearch, inputs: Mapping[str, Digest], context: Context) -> Out
     if select.choices and heldout.choices:
         report["divergence"] = _divergence(select, growth.team)
         report["geometricTeam"] = geometric(heldout, growth.team, single)
+    if "divergence" in inputs:
+        report["byteDivergence"] = canonical.loads(context.store.read(inputs["divergence"]))
     context.note("summary", f"{' + '.join(growth.team)}: {confirmed.team:.1%} by anyone, {confirmed.alone:.1%} by {single} alone")
-    return Outcome({"team": context.store.put(canonical.dumps(report))})
+    drawn = picture.draw(report).encode()
+    return Outcome({"team": context.store.put(canonical.dumps(report)), "picture": context.store.put(drawn)})
 
 
 def _again(inputs: Mapping[str, Digest], prefix: str, spec: TeamSearch) -> list[str]:

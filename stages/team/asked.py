@@ -7,10 +7,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from stages import named_models, plugins
+from stages import named_models, plugins, question_blocks
 from stages.benchmarks.benchmark import Benchmark, ModelSubject
+from stages.byte_divergence import ByteDivergence
+from stages.byte_rows import ByteRows
 from stages.errors import PluginError, RecipeError, SpecError
 from stages.eval import Eval, Use, loaded
+from stages.question_benchmark import QuestionBenchmark
+from stages.question_blocks import QuestionBlocks
 from stages.recipe import known
 from stages.stage import Input, Node, Ref
 from stages.team.board import input_name
@@ -60,6 +64,37 @@ class Asked:
             nodes.append(node)
             inputs |= {input_name(prefix, name, use.label): Ref(node.id, f"records-{use.label}") for use in uses}
         return nodes, inputs
+
+    def reading(self, call: Any, models: Mapping[str, Input], limit: int, most: int | None) -> tuple[list[Node], Ref]:
+        """What every model says of the bytes of the prompts that choose, at most `limit` of each benchmark; and where they are compared.
+
+        Raises:
+            RecipeError: a benchmark that asks no questions.
+        """
+        nodes: list[Node] = []
+        inputs: dict[str, Input] = {}
+        for use, dataset in zip(self.uses, self.datasets, strict=True):
+            benchmark, settings = loaded(use)
+            graph = benchmark.graph(settings, ModelSubject(dataset, dataset))
+            spec = next((node.spec for node in graph.nodes if isinstance(node.spec, QuestionBenchmark)), None)
+            if spec is None:
+                raise RecipeError(f"{call.entry.where('divergence')}benchmark {use.name} asks no questions whose bytes could be read")
+            # One block of all that choose: as many as there are where no number is given.
+            cut = QuestionBlocks(asking=spec.asking, block_questions=spec.questions or ALL)
+            texts = Node(f"{call.id}/texts-{use.label}", "question-blocks", cut, {"dataset": dataset})
+            nodes.append(texts)
+            for name, model in models.items():
+                asked: dict[str, Input] = {"model": model, "questions": Ref(texts.id, question_blocks.name(0))}
+                node = Node(f"{call.id}/{name}-bytes-{use.label}", "byte-rows", ByteRows(max_bytes=limit, load_in=spec.load_in), asked)
+                nodes.append(node)
+                inputs[input_name("rows", name, use.label)] = Ref(node.id, "rows")
+        compared = ByteDivergence(candidates=tuple(models), benchmarks=self.labels, max_members=most)
+        nodes.append(Node(f"{call.id}/bytes", "byte-divergence", compared, inputs))
+        return nodes, Ref(f"{call.id}/bytes", "divergence")
+
+
+ALL = 10**9
+"""Questions of a block that holds all."""
 
 
 def of(call: Any) -> Asked:

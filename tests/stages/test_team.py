@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from acme_ledger import parrot
@@ -18,6 +19,7 @@ from stages.population_prune import PopulationPrune
 from stages.question_benchmark import QuestionBenchmark
 from stages.question_kinds import Asking
 from stages.stage import Ref
+from stages.team import picture
 from stages.team_search import TeamSearch
 from store import canonical, tree
 from store.digest import Digest
@@ -119,6 +121,24 @@ def test_planted_records_give_the_exact_team(direct: Direct, planted: Inputs) ->
         "confirmed": None,
     }
     assert "divergence" not in found
+
+
+def test_the_picture_is_drawn_from_the_report_alone(direct: Direct, planted: Inputs) -> None:
+    """Every name, count and step of the report stands in it; the same bytes again; a name that is markup stays text."""
+    made = direct.run("team-search", SPEC, planted)
+    found, drawn = report(direct, made), direct.store.read(made["picture"]).decode()
+    assert picture.draw(found) == drawn
+    written = ["".join(item.itertext()) for item in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"5", "4", "9", "8", "1", "50.0%", "40.0%", "0.0% (refused)"} <= set(written)
+    assert "held out, 20 questions: 85.0% by anyone, 50.0% by the best alone" in written
+    wide = {f"<m{number}>" + "x" * 40: {"select": number, "heldOut": 1} for number in range(12)}
+    pairs = [{"a": a, "b": b, "complementary": 3} for a in wide for b in wide if a < b]
+    matrix = {a: {b: "inf" if a != b else "0" for b in wide} for a in wide}
+    many = picture.draw(
+        {**found, "candidates": wide, "pairs": pairs, "byteDivergence": {"matrix": matrix}, "divergence": {"matrix": matrix}}
+    )
+    assert len(list(ElementTree.fromstring(many).iter("{http://www.w3.org/2000/svg}rect"))) == 3 * 12**2 + 4
+    assert "<m0>" not in many
 
 
 def test_a_second_sample_that_does_as_well_confirms_nothing(direct: Direct, planted: Inputs) -> None:
