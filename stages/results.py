@@ -125,12 +125,17 @@ def results_of(
     report = report_of(outputs)
     if report is not None:
         results["comparison"] = canonical.loads(store.read(report))
-    results["benchmarks"] = _benchmarks(outputs, results.get("comparison"), log, policy)
+    results["benchmarks"] = _benchmarks(outputs, results.get("comparison"), frozenset(finished), log, policy)
     return results
 
 
-def _benchmarks(outputs: Mapping[str, Mapping[str, Digest]], comparison: Any, log: Log, policy: Policy) -> list[dict[str, Any]]:
-    """Every evaluation of an output of this run that counts, in the order of the outputs: what follows from it, and what was signed."""
+def _benchmarks(
+    outputs: Mapping[str, Mapping[str, Digest]], comparison: Any, own: frozenset[Digest], log: Log, policy: Policy
+) -> list[dict[str, Any]]:
+    """Every evaluation of an output of this run that counts, in the order of the outputs: what follows from it, and what was signed.
+
+    `own` are the keys of this run's actions: only their runs travel with the alloy.
+    """
     found: list[tuple[Evaluation, dict[str, Any]]] = []
     seen: set[Digest] = set()
     for named in outputs.values():
@@ -142,16 +147,19 @@ def _benchmarks(outputs: Mapping[str, Mapping[str, Digest]], comparison: Any, lo
                 said = one.statement.predicate
                 # One that has such keys itself could not be told from what follows from it; the attestations have it.
                 if one.statement.predicate_type == predicates.EVALUATION and not {*MEASURED, *PLACE} & set(said):
-                    evaluation = Evaluation(digest=digest, predicate=said, record=_record(one.statement, log, policy))
+                    evaluation = Evaluation(digest=digest, predicate=said, record=_record(one.statement, own, log, policy))
                     found.append((evaluation, {"subject": name, "digest": str(digest), "entry": one.entry.number, **said}))
     evaluations, bases = [evaluation for evaluation, _ in found], baselines(comparison)
     return [{**measured(evaluation, evaluations, bases), **row} for evaluation, row in found]
 
 
-def _record(said: Statement, log: Log, policy: Policy) -> tuple[str, Digest] | None:
-    """The record of each item of an evaluation: the output of its run, if that counts."""
+def _record(said: Statement, own: frozenset[Digest], log: Log, policy: Policy) -> tuple[str, Digest] | None:
+    """The record of each item of an evaluation: the output of its run, if that counts.
+
+    An evaluation that another recipe asked for has none here: its run is not among the attestations, so nothing would follow from it.
+    """
     key = predicates.computed_by(said)
-    runs = lookup.sift(log.lookup(key), policy)[0] if key is not None else []
+    runs = lookup.sift(log.lookup(key), policy)[0] if key is not None and key in own else []
     return record_of(runs[0].statement.subjects) if runs else None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from acme_ledger import parrot
 
 from ledger import alloy, alloy_format, hub, predicates, statement
 from ledger.alloy import model_hash, recipe_hash
@@ -91,6 +92,22 @@ def test_evaluation_of_a_stranger_is_no_result(tmp_path: Path) -> None:
     assert value["recipeHash"] == str(recipe_hash(value, value["materials"]))
     policy = Policy.load(tmp_path / ".ledger" / "policy.yaml")
     assert verify_alloy(again.alloy, policy).exit_code == 0
+
+
+def test_an_evaluation_that_another_recipe_asked_for_fails_no_alloy(tmp_path: Path) -> None:
+    """It stands among the results, and without its record, whose run does not travel with this alloy; so the alloy verifies."""
+    home = Home(tmp_path)
+    model = parrot.save(tmp_path / "m", {"1 + 1 =": " #### 2"})
+    (model / "tokenizer.json").write_text("{}")
+    header = b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    (tmp_path / "set.jsonl").write_text('{"id": "a", "question": "1 + 1 =", "answer": "2"}\n')
+    stages = " - {type: import-model, folder: m}\n - {type: eval, benchmarks: [{name: numeric-answer, dataset: set.jsonl, maxBytes: 8}]}\n"
+    home.run(stages, jobs=1)
+    made = home.run(stages.replace("maxBytes: 8", "maxBytes: 9"), name="other", jobs=1)
+    rows = json.loads(made.alloy.read_text())["results"]["benchmarks"]
+    assert ["resultHash" in row for row in rows] == [False, True]
+    assert verify_alloy(made.alloy, Policy.load(tmp_path / ".ledger" / "policy.yaml")).exit_code == 0
 
 
 # --- what follows from an evaluation -------------------------------------------------------------------------------------------------
