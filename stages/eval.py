@@ -124,13 +124,16 @@ def lower(call: Any) -> Any:
     from stages import lowering
 
     entry = call.entry
-    known(entry.fields, ("benchmarks", "compareToBase", "compareTo", "controls", *STAGE.described), entry.type, entry.where)
+    known(entry.fields, ("benchmarks", "compareToBase", "compareTo", "models", "controls", *STAGE.described), entry.type, entry.where)
     uses, datasets = _uses(call)
     of_files, of_models = ([use for use in uses if loaded(use)[0].measures == what] for what in ("gguf", "model"))
     made = _nearest_quant(call)
     if made is None and of_files:
         raise RecipeError(f"line {entry.line}: {entry.type} needs GGUF files: put a quant stage before it")
-    model = call.nearest("model") if made is None else made[1]
+    several = _several(call)
+    if several and of_files:
+        raise RecipeError(f"{entry.where('models')}benchmark {of_files[0].name} measures GGUF files, and models: is of models as they are")
+    model = next(iter(several.values()), None) or (call.nearest("model") if made is None else made[1])
     if model is None:
         raise RecipeError(f"line {entry.line}: {entry.type} needs a model: name a source, or put a stage that makes one before it")
     files = made[2] if made is not None and of_files else {}
@@ -140,7 +143,10 @@ def lower(call: Any) -> Any:
     base = _base(call)
     subjects: dict[str, tuple[Input, dict[str, Input]]] = {_variant(call): (model, files)}
     nodes: list[Node] = []
-    if base is None or base == model:
+    if several:
+        subjects = {name: (tree, {}) for name, tree in several.items() if not compare or tree != base}
+        subjects = {"base": (base, {}), **subjects} if compare and base is not None else subjects
+    elif base is None or base == model:
         subjects = {"base" if base == model else _variant(call): (model, files)}
     elif compare:
         quantised: dict[str, Input] = {}
@@ -173,6 +179,19 @@ def lower(call: Any) -> Any:
         nodes.append(comparison)
         outputs |= {f"report{suffix}": Ref(comparison.id, "report"), f"table{suffix}": Ref(comparison.id, "table")}
     return lowering.Lowered(tuple(nodes), outputs)
+
+
+def _several(call: Any) -> dict[str, Input]:
+    """The models of the stages that `models` names; none where it is not there."""
+    entry = call.entry
+    wished = entry.fields.get("models", [])
+    made = {one.id: lowered.outputs["model"] for one, lowered in call.before if "model" in lowered.outputs}
+    if not isinstance(wished, list) or ("models" in entry.fields and not wished) or len({str(item) for item in wished}) < len(wished):
+        raise RecipeError(f"{entry.where('models')}models is a list of ids of earlier stages, each once, not {wished!r}")
+    lost = next((item for item in wished if item not in made), None)
+    if lost is not None:
+        raise RecipeError(f"{entry.where('models')}models: {lost!r} is not the id of an earlier stage with a model: {', '.join(made)}")
+    return {name: made[name] for name in wished}
 
 
 def _base(call: Any) -> Input | None:

@@ -385,6 +385,16 @@ def test_a_team_becomes_an_ensemble_and_is_held_against_the_best_alone() -> None
     assert nodes["eval/base"].inputs["model"] == Ref("alone", "model")
 
 
+def test_the_models_of_several_stages_are_each_held_against_one() -> None:
+    """The base is measured once, also where it is among them; each of the others stands against it on every benchmark."""
+    text = RECIPE + ENSEMBLES.replace("compareTo: alone", "compareTo: together\n    models: [mine, together, alone]")
+    nodes = {node.id: node for node in lower(text).graph.nodes}
+    rows = [(row.variant, row.benchmark, row.baseline) for row in nodes["eval/compare"].spec.rows]
+    assert [variant for variant, benchmark, _ in rows if benchmark == "numeric-answer"] == ["together", "mine", "alone"]
+    assert {baseline for variant, _, baseline in rows if variant != "together"} == {"base-multiple-choice", "base-numeric-answer"}
+    assert nodes["eval/mine"].inputs["model"] == Ref("mine", "model")
+
+
 @pytest.mark.parametrize("words", ["team: team-search", "specialists: team-search"])
 def test_a_team_may_be_named_and_so_may_its_target(words: str) -> None:
     """By the id of the stage; a target is a candidate by another name, or joins them."""
@@ -408,6 +418,9 @@ def test_a_team_may_be_named_and_so_may_its_target(words: str) -> None:
         ("id: alone, take: best", "id: alone, combiner: fixed-shares", "line 10: .*did you mean 'fixed-share'"),
         ("compareTo: alone", "compareTo: team-search", "line 13: compareTo is 'team-search'; .*: mine, alone, together"),
         ("compareTo: alone", "compareTo: alone\n    compareToBase: false", "line 13: compareTo asks for a comparison"),
+        ("compareTo: alone", "models: [mine, team-search]", "line 13: models: 'team-search' is not the id .*: mine, alone, together"),
+        ("compareTo: alone", "models: [mine, mine]", "line 13: models is a list of ids of earlier stages, each once"),
+        ("compareTo: alone", "models: []", "line 13: models is a list of ids"),
     ],
 )
 def test_faults_of_choosing_are_told(old: str, new: str, message: str) -> None:
