@@ -34,7 +34,7 @@ def check_names(names: Sequence[str]) -> None:
 def name_of(path: str) -> str:
     """What a model is called by the last part of its folder or Hub id; by the part before, where that is `model` (as exports are laid out).
 
-    >>> [name_of(path) for path in ("models/tiny", "Qwen/Qwen2.5-0.5B@1a2b", "models/code", "model")]
+    >>> [name_of(path) for path in ("models/tiny", "Qwen/Qwen2.5-0.5B@1a2b", "models/code/model", "model")]
     ['tiny', 'Qwen2-5-0-5B', 'code', 'model']
     """
     parts = PurePosixPath(path.partition("@")[0]).parts or ("model",)

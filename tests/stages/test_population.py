@@ -14,7 +14,7 @@ from store.digest import Digest
 
 WHOLE = """type: many-worlds-population
 target: models/phi
-search_pool: [models/code, models/maths]
+search_pool: [models/code/model, models/maths]
 benchmark: gsm8k
 dataset: choose.jsonl
 heldOut: report.jsonl
@@ -87,7 +87,7 @@ def test_a_population_may_be_one_stage_among_others() -> None:
         ("dataset: choose.jsonl\nheldOut: report.jsonl\n", "", "two data sets of gsm8k: .*; neither is given"),
         ("heldOut: report", "heldOut: choose", "line 5: .*two data sets of gsm8k: .*; both are one file"),
         ("search_pool: [", "serch_pool: [", "line 3: unknown key 'serch_pool' .*did you mean 'search_pool'"),
-        ("search_pool: [models/code, models/maths]", "search_pool: []", "line 3: .*needs target, a model, and search_pool"),
+        ("search_pool: [models/code/model, models/maths]", "search_pool: []", "line 3: .*needs target, a model, and search_pool"),
         ("models/maths]", "other/phi]", "line 3: two models of many-worlds-population are of one name"),
         ("top_k: 20", "top_k: 20\ntopK: 20", "line 10: topK and top_k of many-worlds-population are one key|line 9: .*one key"),
         ("benchmark: gsm8k\n", "", "needs benchmark, a name"),
