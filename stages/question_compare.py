@@ -119,17 +119,16 @@ def pooled(rows: Sequence[Row], results: Mapping[str, Result]) -> list[dict[str,
             continue
         own = [item for row, _ in several for item in _headline(row, results[row.name])]
         base = [item for row, name in several for item in _headline(row, results[name])]
-        right, n = sum(item.outcomes[_HIT] for item in own), len(own)
-        interval = statistics.wilson(right, n)
+        mean, interval = statistics.proportion([item.outcomes[_HIT] for item in own], [item.cluster for item in own])
         made.append(
             {
                 "variant": variant,
                 "benchmark": f"all {len(several)}",
                 "benchmarks": [row.benchmark for row, _ in several],
                 "baseline": baseline,
-                "baselineAccuracy": text(sum(item.outcomes[_HIT] for item in base) / n),
-                "questions": {"counted": n},
-                "metrics": {"accuracy": text(right / n), "low": text(interval.low), "high": text(interval.high)},
+                "baselineAccuracy": text(sum(item.outcomes[_HIT] for item in base) / mean.n),
+                "questions": {"counted": mean.n},
+                "metrics": {"accuracy": text(mean.mean), "low": text(interval.low), "high": text(interval.high)},
                 "difference": {"baseline": baseline, **difference(own, base, _HIT)},
             }
         )
