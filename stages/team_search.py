@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stages import named_models, statistics
-from stages.errors import InputError, RecipeError, SpecError
+from stages.errors import GuaranteeError, InputError, RecipeError, SpecError
 from stages.metrics import text
 from stages.stage import Context, Input, Leaf, Node, Outcome, Ref
 from stages.team import divergence, oracle, picture
@@ -195,15 +195,24 @@ def solutions(board: Board) -> list[int]:
 
 
 def _divergence(board: Board, team: Sequence[str]) -> dict[str, Any]:
-    """D of all pairs and of the team over the choices, with the losses that the identity joins; nats per question."""
+    """D of all pairs and of the team over the choices, with the losses that the identity joins; nats per question.
+
+    Raises:
+        GuaranteeError: the team's loss is not the mean loss of its members less D, to 1e-6.
+    """
     rows = {name: choice_rows(board, name) for name in board.names}
     losses = {name: divergence.nll(rows[name], solutions(board)) for name in board.names}
+    together = divergence.nll(divergence.geometric([rows[name] for name in team])[0], solutions(board))
+    gained = divergence.divergence([rows[name] for name in team])
+    error = together - (math.fsum(losses[name] for name in team) / len(team) - gained)
+    if math.isfinite(error) and abs(error) > 1e-6:
+        raise GuaranteeError(f"NLL of the team and mean NLL - D differ by {error:.3g} nats per question: a fault of the program")
     return {
         "places": len(board.choices),
         "matrix": {name: {other: text(value) for other, value in row.items()} for name, row in divergence.matrix(rows).items()},
         "nll": {name: text(value) for name, value in losses.items()},
-        "team": text(divergence.divergence([rows[name] for name in team])),
-        "teamNll": text(divergence.nll(divergence.geometric([rows[name] for name in team])[0], solutions(board))),
+        "team": text(gained),
+        "teamNll": text(together),
     }
 
 
