@@ -150,6 +150,10 @@ Lines = dict[tuple[Any, ...], int]
 def _written_out(value: dict[str, Any], lines: Lines) -> tuple[dict[str, Any], Lines]:
     """A recipe in which every population is the stages that it stands for; a whole recipe may be one."""
     if value.get("type") == population.TYPE:
+        if "stages" in value:
+            raise RecipeError(
+                f"{_line(('stages',), lines)}a recipe of the type {population.TYPE} has no stages: leave them out, or the type"
+            )
         own = {
             key: item for key, item in value.items() if population.plain(key) in population.KEYS or key not in alloy_format.OBJECTS["alloy"]
         }
@@ -161,7 +165,7 @@ def _written_out(value: dict[str, Any], lines: Lines) -> tuple[dict[str, Any], L
     listed = value.get("stages")
     if not isinstance(listed, list) or not any(isinstance(item, dict) and item.get("type") == population.TYPE for item in listed):
         return value, lines
-    ids = frozenset(item["id"] for item in listed if isinstance(item, dict) and isinstance(item.get("id"), str))
+    ids = frozenset(str(item.get("id") or item.get("type")) for item in listed if isinstance(item, dict))
     made: list[Any] = []
     moved = {path: line for path, line in lines.items() if path[:1] != ("stages",) or len(path) == 1}
     for number, item in enumerate(listed):

@@ -78,6 +78,8 @@ def test_a_population_may_be_one_stage_among_others() -> None:
     assert [use.settings for use in nodes["eval/population"].spec.benchmarks] == [{"max_bytes": 64}, {}]
     assert nodes["team-search/code-second"].spec.benchmarks[0].settings == {"max_bytes": 64, "preamble": "Think.", "questions": 50}
     assert nodes["gate-profile"].spec == GateProfile(benchmark="arc", questions=100)
+    unnamed = lower(STAGE.replace("id: phi, ", "").replace("target: phi", "target: import-model"))
+    assert unnamed["import-model-alone"].inputs == {"model-import-model": Ref("import-model", "model")}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,7 @@ def test_a_population_may_be_one_stage_among_others() -> None:
         ("models/maths]", "other/phi]", "line 3: two models of many-worlds-population are of one name"),
         ("top_k: 20", "top_k: 20\ntopK: 20", "line 10: topK and top_k of many-worlds-population are one key|line 9: .*one key"),
         ("benchmark: gsm8k\n", "", "needs benchmark, a name"),
+        ("output: somewhere", "stages: []", "line 11: a recipe of the type many-worlds-population has no stages"),
         ("min_contribution: 0.01", "min_contribution: -1", "line 10: .*min_contribution -1.0 must not be negative"),
         ("alpha: 0.3", "alpha: 3", "line 8: combiner first-token-boost: alpha is 3.0|alpha is 3.0"),
     ],
