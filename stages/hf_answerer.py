@@ -5,7 +5,6 @@ Questions are read one at a time, without padding: a result does not depend on w
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +40,7 @@ class HfAnswerer:
         self._tokenizer = HfTokenizer(folder)
         self._model, self._device = hf_model.load(folder, load_in)
         config = self._model.config.get_text_config()
-        # transformers 5.24 calls the key-value cache `cache`; before it was `past_key_values`.
-        self._cache = "cache" if "cache" in inspect.signature(self._model.forward).parameters else "past_key_values"
+        self._cache = hf_model.cache_word(self._model)
         self._most: int | None = getattr(config, "max_position_embeddings", None)
         # What stands before every text: BOS where the tokenizer adds it; before an empty prompt, BOS or else EOS, as lm-eval does.
         plain, special = self._tokenizer.encode("a", add_special=False), self._tokenizer.encode("a", add_special=True)

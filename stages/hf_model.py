@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,3 +40,8 @@ def load(folder: Path, load_in: LoadIn) -> tuple[Any, torch.device]:
         more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
         raise InputError(f"the model lacks weights that its config.json asks for: {names}{more}. Download it again")
     return model.to(device).eval(), device
+
+
+def cache_word(model: Any) -> str:
+    """What a model's forward calls its key-value cache: `cache` from transformers 5.24 on, before that `past_key_values`."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
