@@ -31,6 +31,8 @@ def model(family: str = "llama") -> Any:
     fields |= {"max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1}
     if family != "gpt_neox":
         fields["num_key_value_heads"] = 2
+    if family == "phi3":
+        fields["pad_token_id"] = 0
     if family == "mixtral":
         fields["num_local_experts"] = 4
     made = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **fields), dtype=torch.float32)
