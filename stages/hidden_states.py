@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 FORM = "hidden-states/v1"
+LAST = -1
+"""As a layer: all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class HiddenStates:
     """What to keep."""
 
     layer: int | None = None
-    """States after so many decoder layers; None for two thirds of them, floor(2 L / 3)."""
+    """States after so many decoder layers; None for two thirds of them, floor(2 L / 3); LAST, -1, for what the output head reads."""
     max_bytes: int = 512
     """A text is cut after so many bytes (at a whole character): bytes, so that all models read the same."""
     load_in: LoadIn = "auto"
@@ -36,8 +38,8 @@ class HiddenStates:
     def __post_init__(self) -> None:
         if self.max_bytes < 1:
             raise SpecError(f"max_bytes is {self.max_bytes}; it must be at least 1")
-        if self.layer is not None and self.layer < 1:
-            raise SpecError(f"layer is {self.layer}; states are those after layer 1 or later")
+        if self.layer is not None and self.layer < 1 and self.layer != LAST:
+            raise SpecError(f"layer is {self.layer}; states are those after layer 1 or later, or {LAST} for the last")
 
 
 STAGE = Leaf(
@@ -83,7 +85,7 @@ def run(spec: HiddenStates, inputs: Mapping[str, Digest], context: Context) -> O
     model, device, tokenizer = context.memo[key]
     config = model.config.get_text_config()
     layers: int = config.num_hidden_layers
-    layer = two_thirds(layers) if spec.layer is None else spec.layer
+    layer = two_thirds(layers) if spec.layer is None else layers if spec.layer == LAST else spec.layer
     if layer > layers:
         raise SpecError(f"layer is {layer}, and the model has {layers} layers")
     most = getattr(config, "max_position_embeddings", None)

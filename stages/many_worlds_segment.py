@@ -145,22 +145,13 @@ def batch(spec: Schedule, step: int, count: int) -> Tensor:
 
 def _optimizer(spec: ManyWorldsSegment, current: State) -> torch.optim.AdamW:
     """AdamW around the moments of the state."""
-    import torch
+    from stages.many_worlds.optimizer import adamw
 
     trained = dict(current.world.trained(spec.objective, current.new))
     for name, value in current.world.named_parameters():
         value.requires_grad_(name in trained)
-    matrices = [value for value in trained.values() if value.ndim > 1]
-    others = [value for value in trained.values() if value.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
-    for name, value in trained.items():
-        moments = {}
-        for kind, values in current.moments.items():
-            moments[kind] = values.setdefault(name, torch.zeros_like(value))
-        step = torch.tensor(float(current.step), device=value.device)
-        optimizer.state[value] = {"step": step, **moments}
-    return optimizer
+    rates = {"learning_rate": spec.learning_rate, "weight_decay": spec.weight_decay}
+    return adamw(trained, current.moments, step=current.step, **rates)
 
 
 def take_step(spec: ManyWorldsSegment, current: State, optimizer: Any, rows: Mapping[str, Tensor]) -> None:
