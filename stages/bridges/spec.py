@@ -66,8 +66,8 @@ class BridgeSpec:
     norm: Norm = "free"
     """Of soft tokens: as they come; together `scaled` to the target's mean embedding norm; each `pinned` to it; or mixtures of the target's
     `vocabulary`."""
-    temperature: float = 0.25
-    """Of the first softmax over the vocabulary; it is trained."""
+    temperature: float = 1.0
+    """Of the first softmax over the vocabulary, whose scores have a spread of 1 at the start; it is trained."""
     gate: Gate = "none"
     """`confidence`: a trained share, .2689 at the start. `uncertainty`: exactly 0 where the target is certain."""
     threshold: float = 0.5

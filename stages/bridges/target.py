@@ -130,7 +130,7 @@ class BridgedTarget:
         Raises:
             InputError: a row without a scored token, or without a prefix.
         """
-        starts, lengths = _starts(scored), _lengths(scored)
+        ids, scored, starts, lengths = self._placed(ids, scored)
         return self._chosen(injection, lambda one: self._nll(ids, scored, starts, lengths, one))
 
     def logits(self, ids: Tensor, starts: Tensor, injection: Injection, lengths: Tensor | None = None) -> Tensor:
@@ -142,9 +142,8 @@ class BridgedTarget:
             injection: of B rows.
             lengths: (B,) tokens of each row; all T if not given.
         """
-        if lengths is None:
-            lengths = torch.full_like(starts, ids.shape[1])
-        known = lengths
+        known = (torch.full_like(starts, ids.shape[1]) if lengths is None else lengths).to(self.device)
+        ids, starts = ids.to(self.device), starts.to(self.device)
         return self._chosen(injection, lambda one: self._logits(ids, starts, known, one))
 
     def align(self, ids: Tensor, scored: Tensor, injection: Injection) -> Tensor:
@@ -156,21 +155,27 @@ class BridgedTarget:
         Raises:
             SpecError: nothing is added to hidden states.
         """
-        starts, lengths = _starts(scored), _lengths(scored)
+        ids, scored, starts, lengths = self._placed(ids, scored)
         hidden, added = self._recorded(ids, starts, lengths, injection)
-        weights = scored.float() / scored.sum(dim=1, keepdim=True)
-        goal = (hidden.float() * weights[..., None]).sum(dim=1).detach()
+        goal = _mean_state(hidden, scored)
         found = added[torch.arange(len(ids), device=ids.device), starts - 1]
         if self.spec.objective == "align-mse":
             return (found - goal).square().sum(dim=-1) / goal.square().sum(dim=-1)
         return 1 - functional.cosine_similarity(found, goal, dim=-1)
+
+    def goal(self, ids: Tensor, scored: Tensor) -> Tensor:
+        """(B, h) the mean of the target's own states over the scored tokens, at the layer of insertion: what `align` steers to."""
+        ids, scored, starts, lengths = self._placed(ids, scored)
+        with torch.no_grad():
+            hidden, _ = self._recorded(ids, starts, lengths, Injection(delta=torch.zeros_like))
+        return _mean_state(hidden, scored)
 
     def ratio(self, ids: Tensor, scored: Tensor, injection: Injection) -> Tensor:
         """(B,) how large the injection is next to what it meets: mean length of what is added through that of what it is added to.
 
         Of soft tokens: their mean length through the target's mean embedding length. Of a cache: keys and values of all layers.
         """
-        starts, lengths = _starts(scored), _lengths(scored)
+        ids, scored, starts, lengths = self._placed(ids, scored)
         if injection.soft is not None:
             return (length(injection.soft).mean(dim=(1, 2)) / self.mean_norm).expand(len(ids))
         if injection.fuse is not None:
@@ -230,13 +235,18 @@ class BridgedTarget:
                 embeds, _ = self._with_soft(row, starts, injection)
                 return self._call(none(), None, inputs_embeds=embeds, use_cache=True), none(), injection.soft.shape[1]
             if injection.fuse is not None and row.shape[1] > 1:
-                first = self._call(none(), None, input_ids=row[:, :-1], use_cache=True)
+                first = self._call(none(), None, input_ids=row[:, :-1], use_cache=True, **{self._cache: _cache()})
                 cache = self._fuse(getattr(first, self._cache), row.shape[1] - 1, starts, injection)
                 return self._call(none(), None, input_ids=row[:, -1:], use_cache=True, **{self._cache: cache}), none(), 0
             acting = none() if injection.fuse is not None else injection
             return self._call(acting, _acts(row, starts), input_ids=row, use_cache=True), acting, 0
 
     # --- inside ------------------------------------------------------------------------------------------------------------------
+
+    def _placed(self, ids: Tensor, scored: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(ids, scored, (B,) lengths of the prefixes, (B,) lengths of all that is read), where the model is."""
+        ids, scored = ids.to(self.device), scored.to(self.device)
+        return ids, scored, _starts(scored), _lengths(scored)
 
     def _chosen(self, injection: Injection, of: Any) -> Tensor:
         """Rows that are left alone are computed without any injection, with all others beside them, so that their bits are the target's."""
@@ -292,7 +302,7 @@ class BridgedTarget:
     def _fused_logits(self, ids: Tensor, starts: Tensor, lengths: Tensor, injection: Injection) -> Tensor:
         mask = _mask(ids, lengths)
         with torch.no_grad():
-            whole = self._call(none(), None, input_ids=ids, attention_mask=mask, use_cache=True)
+            whole = self._call(none(), None, input_ids=ids, attention_mask=mask, use_cache=True, **{self._cache: _cache()})
         prefix = int(starts.max()) - 1
         plain: Tensor = whole.logits
         if prefix == 0:
@@ -316,11 +326,9 @@ class BridgedTarget:
 
     def _fuse(self, cache: Any, prefix: int, starts: Tensor, injection: Injection) -> Any:
         """A new cache of the first `prefix` places, with additions in those that belong to a row's prefix without its last token."""
-        from transformers import DynamicCache
-
         assert injection.fuse is not None
         held = (torch.arange(prefix, device=starts.device) < starts[:, None] - 1)[:, None, :, None]
-        made = DynamicCache()
+        made = _cache()
         for number, layer in enumerate(cache.layers):
             keys, values = layer.keys[:, :, :prefix], layer.values[:, :, :prefix]
             if keys.shape != values.shape or keys.shape[1::2] != (self.shape.kv_heads, self.shape.head_dim):
@@ -397,8 +405,8 @@ def uncertainty(target: BridgedTarget, ids: Tensor, lengths: Tensor | None = Non
         ids: (B, P) prefixes, padded on the right.
         lengths: (B,) of each; all P if not given.
     """
-    if lengths is None:
-        lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
+    ids = ids.to(target.device)
+    lengths = torch.full((len(ids),), ids.shape[1], device=ids.device) if lengths is None else lengths.to(ids.device)
     with torch.no_grad():
         logits = target.logits(ids, lengths, none(), lengths)[torch.arange(len(ids), device=ids.device), lengths - 1]
         return normalised_entropy(logits)
@@ -445,11 +453,23 @@ def _where(acts: Tensor | None, base: Tensor, added: Tensor) -> Tensor:
     return found if acts is None else torch.where(acts[..., None], found, base)
 
 
+def _cache() -> Any:
+    """An empty cache that keeps every place, of layers with a sliding window too: the mask sees to the window."""
+    from transformers import DynamicCache
+
+    return DynamicCache()
+
+
 def _layers(model: Any, count: int) -> nn.ModuleList:
     lists = [module for module in model.base_model.children() if isinstance(module, nn.ModuleList) and len(module) == count]
     if len(lists) != 1:
         raise SpecError(f"{type(model).__name__} does not show its {count} decoder layers as one list below its base model")
     return lists[0]
+
+
+def _mean_state(hidden: Tensor, scored: Tensor) -> Tensor:
+    weights = scored.float() / scored.sum(dim=1, keepdim=True)
+    return (hidden.float() * weights[..., None]).sum(dim=1).detach()
 
 
 def _places(ids: Tensor) -> Tensor:

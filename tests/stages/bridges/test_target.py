@@ -286,8 +286,10 @@ def test_align_looks_at_what_is_added_behind_the_prefix() -> None:
     for name in ("v6", "v4"):
         target = BridgedTarget(model(), spec_of(name))
         states = target.model(input_ids=ids, output_hidden_states=True).hidden_states[2]
+        goals = target.goal(ids, scored)
         for row, found in enumerate(target.align(ids, scored, made)):
             goal = states[row, scored[row]].mean(dim=0)
+            assert torch.allclose(goals[row], goal, atol=1e-6)
             cosine = float(1 - torch.cosine_similarity(added, goal, dim=0))
             square = float((added - goal).square().sum() / goal.square().sum())
             assert float(found) == pytest.approx(cosine if name == "v6" else square, rel=1e-4)
