@@ -133,7 +133,7 @@ def loss(current: State, target: BridgedTarget, texts: Sequence[Text]) -> Tensor
     ids, scored = readings.tokens(texts, target.device)
     fields = current.module.fields(readings.fields(texts, current.sources, spec))
     injection = current.bridge.inject(fields, readings.uncertainty(texts, target) if spec.gate == "uncertainty" else None)
-    if spec.objective == "align":
+    if spec.objective != "next-token":
         return target.align(ids, scored, injection).mean()
     nats: Tensor = target.nll(ids, scored, injection).sum() / sum(text.scored_bytes for text in texts)
     return nats

@@ -1,4 +1,4 @@
-"""Make corpus/calibration.jsonl and corpus/bridges.jsonl: pieces of the three domains on which many-worlds stages train. make_corpus.py first.
+"""Make corpus/calibration.jsonl and corpus/bridges.jsonl: pieces of the three domains to train many-worlds on. make_corpus.py first.
 
 The first is for substrates: states of all models are taken on it. The second has more and shorter pieces, for bridges. Pieces are drawn by
 SHA-256 from what the models were trained on, in equal parts, mixed, and no two of a file overlap. What is held out from a training is held

@@ -40,8 +40,8 @@ class Cut:
 def wish(data: bytes, prompt_bytes: int) -> int:
     """From how many bytes on a text may be cut; of its first prompt_bytes / 2 bytes alone.
 
-    >>> wish(b"some text of a length", 8), wish(b"some other text", 8)
-    (5, 5)
+    >>> wish(b"def add(a, b):", 40), wish(b"The river ran slowly past", 40), wish(b"The river ran slowly past the mill", 40)
+    (33, 25, 25)
     """
     half = prompt_bytes // 2
     drawn = int.from_bytes(hashlib.sha256(data[:half]).digest()[:8], "big")

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages import bridge_segment, lowering, recipe
+from stages import bridge_segment, lowering, many_worlds_bridge, recipe
 from stages.bridge_gather import BridgeGather
+from stages.bridge_init import BridgeInit
 from stages.bridge_protocol import conditions, files, loaded, readings, report, ridge, state
 from stages.bridge_protocol import cut as cutting
 from stages.bridge_protocol.cut import Cut
@@ -34,6 +35,7 @@ from stages.many_worlds.files import ADAPTER_FORM, SUBSTRATE, SUBSTRATE_FORM, ad
 from stages.many_worlds.optimizer import adamw
 from stages.many_worlds.world import AdapterShape, World
 from stages.many_worlds_bridge import ManyWorldsBridge
+from stages.stage import Node
 from store import tree
 from store.digest import Digest
 from store.local import LocalCas
@@ -195,17 +197,23 @@ def test_segments_do_not_change_the_bytes(bridged: Bridged) -> None:
 
 
 def test_another_version_and_another_source_run_no_source_again(bridged: Bridged) -> None:
-    """Whatever is trained on the states, and beside whichever other source, they are the same actions: same inputs, same outputs."""
+    """Whatever is trained on the states, and beside whichever other source: what runs a model, and on what, stays as it was."""
 
-    def keys(ran: Ran, *nodes: str) -> set[tuple[Any, ...]]:
-        return {(node, *sorted(inputs.items()), *sorted(outputs.items())) for name in nodes for node, inputs, outputs in of(ran, name)}
+    def plan(spec: ManyWorldsBridge, *sources: str) -> dict[str, Node]:
+        given = {name: digest for name, digest in bridged.inputs.items() if name in ("calibration", "target", *sources)}
+        graph = many_worlds_bridge.expand(spec, given, bridged.store)
+        return {
+            node.id: node for node in graph.nodes if not node.id.startswith(("init", "steps", "export", "evaluate", "readings", "controls"))
+        }
 
-    parts = ("texts-", "states-one-", "handoff-one-", "bytes-one-", "bytes-target-")
-    _, alone = bridged.run(replace(SPEC, sources=("one",), version="v11b", seed=3, training_steps=1), drop="model-two")
-    assert len(keys(alone, *parts)) == 2 * len(parts)
-    assert keys(alone, *parts) == keys(bridged.ran, *parts)
-    assert of(bridged.ran, "states-two-")
-    assert not of(alone, "states-two-")
+    both = plan(SPEC, "model-one", "model-two")
+    assert plan(replace(SPEC, version="v11b", seed=3, training_steps=1, batch_size=2), "model-one", "model-two") == both
+    alone = plan(replace(SPEC, sources=("one",)), "model-one")
+    assert alone == {name: node for name, node in both.items() if "-two-" not in name}
+    assert len(both) - len(alone) == 2 * len(("states", "handoff", "bytes"))
+    assert {
+        node.spec.layer for node in plan(replace(SPEC, version="v9"), "model-one", "model-two").values() if node.stage == "hidden-states"
+    } == {-1}
 
 
 def test_base_models_are_unchanged_and_not_trained(bridged: Bridged) -> None:
@@ -428,21 +436,27 @@ def test_a_bridge_may_begin_with_a_trained_substrate(bridged: Bridged) -> None:
         entries = [TreeEntry(path, digest, bridged.store.size(digest)) for path, digest in made.items()]
         return bridged.store.put(Tree.of(entries).to_bytes())
 
-    spec = replace(SPEC, version="v2", training_steps=2, freeze_substrate=True)
-    outputs, ran = bridged.run(spec, substrate=folder("one", "two"))
-    check_report(bridged, outputs, set())
-    target = loaded.target(bridged.models["target"], spec.resolved, "auto", bridged.direct.context)
-    current = state.load(bridged.store.path(of(ran, "steps-0000002")[0][2]["state"]), target)
+    def begun(*names: str, **changes: int) -> Digest:
+        bridge = replace(SPEC, version="v2", bridge={**SMALL, **changes}).resolved
+        init = BridgeInit(bridge=bridge, sources=SPEC.sources, target="target", freeze_substrate=True)
+        gathered = of(bridged.ran, "readings")[0][2]["readings"]
+        given = {"target": bridged.models["target"], "readings": gathered, "substrate": folder(*names)}
+        start = bridged.direct.run("bridge-init", init, given)["state"]
+        segment = BridgeSegment(until=2, steps=2, learning_rate=1e-2, batch_size=4)
+        return bridged.direct.run("bridge-segment", segment, {"state": start, "target": given["target"], "readings": gathered})["state"]
+
+    done = bridged.store.path(begun("one", "two"))
+    current = state.load(done, loaded.target(bridged.models["target"], state.spec_of(done), "auto", bridged.direct.context))
     assert {name.split(".")[1] for name in current.trained()} == {"reader"}
-    for number, name in enumerate(spec.sources):
+    for number, name in enumerate(SPEC.sources):
         own_project = dict(current.bridge.senders[number].named_parameters())
         assert all(torch.equal(value, own_project[f"project.{key}"]) for key, value in world.adapter(name).project.named_parameters())
     with pytest.raises(SpecError, match="with freezeSubstrate nothing would be trained"):
-        bridged.run(spec, substrate=folder("one", "two", "target"))
+        begun("one", "two", "target")
     with pytest.raises(SpecError, match=r"dim is 32, and the substrate's is 16"):
-        bridged.run(replace(spec, bridge={**SMALL, "dim": 32}), substrate=folder("one", "two"))
+        begun("one", "two", dim=32)
     with pytest.raises(InputError, match="there is no adapter of 'two'"):
-        bridged.run(spec, substrate=folder("one"))
+        begun("one")
 
 
 def test_the_recipe_form_loads(tmp_path: Path) -> None:
