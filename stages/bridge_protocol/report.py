@@ -40,11 +40,11 @@ def label(name: str) -> str:
     """A condition in words.
 
     >>> label("without-code"), label("none")
-    ('the bridge without code', 'the target alone (no tokens)')
+    ('itself without code', 'the target alone (no tokens)')
     """
     if name == OWN:
         return "the bridge"
-    return f"the bridge without {name.removeprefix(WITHOUT)}" if name.startswith(WITHOUT) else LABELS[name]
+    return f"itself without {name.removeprefix(WITHOUT)}" if name.startswith(WITHOUT) else LABELS[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +91,12 @@ def compared(losses: Losses) -> dict[str, dict[str, str]]:
 
 
 def by_domain(losses: Losses) -> list[dict[str, Any]]:
-    """The bridge against the target alone and against the prompt, for each domain; the texts of a domain are its own sample."""
+    """The bridge against the target alone, the constant and other texts' states, for each domain; its texts are a sample of their own."""
     rows = []
     for domain in sorted(set(losses.domains)):
         own = [number for number, item in enumerate(losses.domains) if item == domain]
         part = Losses(
-            {name: [losses.values[name][number] for number in own] for name in (OWN, "none", "prompt", "bytes-fixed-share")},
+            {name: [losses.values[name][number] for number in own] for name in (OWN, "none", "prompt", "shuffled", "bytes-fixed-share")},
             {},
             [losses.byte_target[number] for number in own],
             [domain] * len(own),
@@ -107,33 +107,46 @@ def by_domain(losses: Losses) -> list[dict[str, Any]]:
 
 def verdicts(conditions: Mapping[str, Mapping[str, str]]) -> list[str]:
     """What the numbers say, in words: first who beats the bridge, then what is not resolved, then what the bridge beats."""
-    lines: dict[str, list[str]] = {"wins": [], "open": [], "loses": []}
-    words = {"wins": "beats the bridge", "open": "and the bridge cannot be told apart (not resolved)", "loses": "is beaten by the bridge"}
-    value = float(conditions[OWN]["value"])
+    lines: dict[Verdict, list[str]] = {"wins": [], "open": [], "loses": []}
+    own = conditions[OWN]["value"]
     for name, item in conditions.items():
-        if name != OWN:
-            kind = item["verdict"]
-            lines[kind].append(f"{label(name)} {words[kind]}: {float(item['value']):.4f} against {value:.4f} nats per byte")
+        if name == OWN:
+            continue
+        kind: Verdict = item["verdict"]  # type: ignore[assignment]
+        first, second = (item["value"], own) if kind == "wins" else (own, item["value"])
+        words = {
+            "wins": f"{label(name)} beats the bridge",
+            "open": f"the bridge and {label(name)} cannot be told apart (not resolved)",
+            "loses": f"the bridge beats {label(name)}",
+        }
+        lines[kind].append(f"{words[kind]}: {float(first):.4f} against {float(second):.4f} nats per byte")
     return [*lines["wins"], *lines["open"], *lines["loses"]]
 
 
 def summary(conditions: Mapping[str, Mapping[str, str]]) -> str:
-    """One sentence.
+    """Who does better, and what the gain over the target alone is made of.
 
-    A bridge that does not beat the target alone brings nothing; one that does not beat a prompt, or the states of other texts, brings
-    nothing from its sources.
+    A bridge that does not beat the target alone brings nothing; one that does not beat a constant, or the states of other texts, brings
+    nothing that its sources know of the text.
     """
-    better = {name for name, item in conditions.items() if item.get("verdict") == "loses"}
-    if "none" not in better:
-        return "No gain over the target alone is resolved."
-    empty = [name for name in ("prompt", "shuffled") if name in conditions and name not in better]
+    stands = {name: item["verdict"] for name, item in conditions.items() if name != OWN}
+    gain = {name: float(conditions["none"]["value"]) - float(item["value"]) for name, item in conditions.items()}
+    winners = [label(name) for name, kind in stands.items() if kind == "wins"]
+    said = [f"Better than the bridge: {', '.join(winners)}."] if winners else []
+    if stands["none"] != "loses":
+        return " ".join([*said, "No gain over the target alone is resolved."])
+    said.append(
+        f"It gains {gain[OWN]:.4f} nats per byte over the target alone; trained on a constant it gains {gain['prompt']:.4f}, given the "
+        f"states of other texts {gain['shuffled']:.4f}."
+    )
+    empty = [label(name) for name in ("prompt", "shuffled") if stands[name] != "loses"]
     if empty:
-        rivals = " and ".join(label(name) for name in empty)
-        return f"The target is better with it, but that is not shown to come from what a source knows of the text: {rivals} does as well."
-    stronger = [label(name) for name, item in conditions.items() if item.get("verdict") == "wins"]
-    if stronger:
-        return f"The sources help through it; better still: {', '.join(stronger)}."
-    return "The sources help through it, and no control does better."
+        said.append(
+            f"That any of it comes from what a source knows of the text is not shown: not resolved from {' and from '.join(empty)}."
+        )
+    else:
+        said.append(f"What the sources know of the text is worth {gain[OWN] - gain['shuffled']:.4f} of it, resolved.")
+    return " ".join(said)
 
 
 def report(losses: Losses) -> dict[str, Any]:
@@ -182,7 +195,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         *(f"| {label(name)} | - | - | {why} | |" for name, why in content["missing"].items()),
         f"| {BYTE_TARGET} | {float(content['byteTarget']['value']):.4f} | | | |",
         "",
-        "| domain | texts | target alone | bridge | gain | 95 % | over the prompt | 95 % |",
+        "| domain | texts | target alone | byte ensemble | bridge | gain | over a constant | over other texts' states |",
         "|---|---|---|---|---|---|---|---|",
         *(_domain(row) for row in content["domains"]),
         "",
@@ -207,9 +220,6 @@ def _row(name: str, item: Mapping[str, str]) -> str:
 
 def _domain(row: Mapping[str, Any]) -> str:
     found = row["conditions"]
-    none, prompt = found["none"], found["prompt"]
-    return (
-        f"| {row['domain']} | {row['texts']} | {float(none['value']):.4f} | {float(found[OWN]['value']):.4f} | "
-        f"{float(none['ahead']):+.4f} | "
-        f"{_interval(none)} | {float(prompt['ahead']):+.4f} | {_interval(prompt)} |"
-    )
+    values = (f"{float(found[name]['value']):.4f}" for name in ("none", "bytes-fixed-share", OWN))
+    gains = (f"{float(found[name]['ahead']):+.4f} ({_interval(found[name])})" for name in ("none", "prompt", "shuffled"))
+    return f"| {row['domain']} | {row['texts']} | {' | '.join((*values, *gains))} |"
