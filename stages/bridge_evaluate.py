@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ledger.predicates import EVALUATION
-from stages.errors import InputError
+from stages.errors import InputError, StageError
 from stages.hf_model import LoadIn
 from stages.metrics import text
 from stages.stage import Claim, Context, Leaf, Outcome
@@ -51,6 +51,7 @@ def run(spec: BridgeEvaluate, inputs: Mapping[str, Digest], context: Context) ->
     Raises:
         InputError: a bridge of other models, or a control without a text.
         GuaranteeError: a proven bound of a byte ensemble did not hold.
+        StageError: the target is not what it was.
     """
     from stages.bridge_protocol import conditions, files, loaded, readings, report, state
     from stages.hf_tokenizer import HfTokenizer
@@ -97,7 +98,7 @@ def run(spec: BridgeEvaluate, inputs: Mapping[str, Digest], context: Context) ->
         "settings": {"sources": list(spec.sources), "target": spec.target, "version": spec.version},
     }
     if target.checksum() != checksum:
-        raise InputError("the target's weights changed while it was measured. This is a fault of the program; please report it")
+        raise StageError("the target's weights changed while it was measured. This is a fault of the program; please report it")
     context.note("summary", content["summary"])
     lines = [
         canonical.dumps(

@@ -99,27 +99,27 @@ def _pooled(texts: Sequence[Text], sources: Sequence[str]) -> Array:
 
 def _goals(texts: Sequence[Text], spec: BridgeSpec, target: BridgedTarget) -> Array:
     """(n, goal) see above."""
-    cache = hf_model.cache_word(target.model)
     found = []
     with torch.inference_mode():
         for start in range(0, len(texts), BATCH):
             part = texts[start : start + BATCH]
             ids, scored = readings.tokens(part, target.device)
+            if spec.inject in ("residual", "cross-attention"):
+                found.append(target.goal(ids, scored).double().cpu().numpy())
+                continue
+            rows = target.embedding[ids] if spec.inject == "soft-prompt" else _values(part, ids, target)
             weights = scored.double() / scored.sum(dim=1, keepdim=True)
-            if spec.inject == "soft-prompt":
-                rows = target.embedding[ids]
-            else:
-                mask = (
-                    torch.arange(ids.shape[1], device=ids.device)
-                    < torch.tensor([len(text.ids) for text in part], device=ids.device)[:, None]
-                )
-                out = target.model(input_ids=ids, attention_mask=mask.long(), use_cache=spec.inject == "cache", output_hidden_states=True)
-                if spec.inject == "cache":
-                    rows = torch.cat([layer.values.transpose(1, 2).flatten(2) for layer in getattr(out, cache).layers], dim=-1)
-                else:
-                    rows = out.hidden_states[target.layer]
             found.append((rows.double() * weights[..., None]).sum(dim=1).cpu().numpy())
     return np.concatenate(found)
+
+
+def _values(texts: Sequence[Text], ids: Tensor, target: BridgedTarget) -> Tensor:
+    """(B, T, layers heads head_dim) the values of every layer, side by side."""
+    lengths = torch.tensor([len(text.ids) for text in texts], device=ids.device)
+    mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    out = target.model(input_ids=ids, attention_mask=mask.long(), use_cache=True)
+    layers = getattr(out, hf_model.cache_word(target.model)).layers
+    return torch.cat([layer.values.transpose(1, 2).flatten(2) for layer in layers], dim=-1)
 
 
 def _tensor(values: Array, target: BridgedTarget) -> Tensor:

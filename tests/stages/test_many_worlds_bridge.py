@@ -474,6 +474,15 @@ def test_the_recipe_form_loads(tmp_path: Path) -> None:
     assert node.spec.resolved == replace(VERSIONS["v9"], soft_tokens=4)
 
 
+def test_the_example_has_every_version() -> None:
+    """One recipe trains and measures all of them on the same texts."""
+    path = Path(__file__).parents[2] / "examples" / "many-worlds" / "bridges.yaml"
+    plan = lowering.lower(recipe.load(path), lambda path: Digest.of(str(path).encode()))
+    specs = [node.spec for node in plan.graph.nodes if node.stage == "many-worlds-bridge"]
+    assert [spec.version for spec in specs] == list(VERSIONS)
+    assert all(replace(spec, version="v1") == specs[0] for spec in specs)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
