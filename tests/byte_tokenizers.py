@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from stages.byte_lm.validity import ValidTokenisations
+from stages.byte_lm.vocabulary import of
 from tests.tiny import TEXT
 
 # of Llama 3 and Qwen 2
@@ -87,6 +90,13 @@ KINDS: dict[str, Callable[[], Any]] = {
     "ignore-merges": lambda: byte_level(pattern=CL100K, ignore_merges=True),
     "sentencepiece": sentencepiece,
 }
+
+
+@functools.cache
+def rule_of(kind: str) -> tuple[Any, ValidTokenisations]:
+    """A tokenizer of `KINDS`, and the rule made of it: one for all tests, as it remembers what it found out, which takes long."""
+    tokenizer = KINDS[kind]()
+    return tokenizer, ValidTokenisations(of(tokenizer, rows=len(tokenizer)))
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

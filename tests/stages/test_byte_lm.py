@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from stages.byte_lm.byte_lm import ByteLm, load
+from stages.byte_lm.byte_lm import ByteLm, CoverRule, load
 from stages.byte_lm.session import Session
-from stages.byte_lm.validity import AllTokenisations, ValidTokenisations
-from stages.byte_lm.vocabulary import END, SYMBOLS, of
+from stages.byte_lm.validity import AllTokenisations
+from stages.byte_lm.vocabulary import END, SYMBOLS
 from stages.errors import InputError
-from tests.byte_tokenizers import KINDS, begins_some_text
+from tests.byte_tokenizers import KINDS, begins_some_text, rule_of
 from tests.tiny import make_model
 
 TEXT = 'def add(left, right):\n    return left + right  # café — it\'s  x\n\n  \t"1234"'.encode()
@@ -31,14 +31,9 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@functools.cache
-def rule_of(kind: str) -> tuple[Any, ValidTokenisations]:
-    """A tokenizer, and its rule."""
-    tokenizer = KINDS[kind]()
-    return tokenizer, ValidTokenisations(of(tokenizer, rows=len(tokenizer)))
-
-
-def small(kind: str = "gpt2", family: str = "llama", *, seed: int = 0, spread: float = 3.0, **settings: Any) -> ByteLm:
+def small(
+    kind: str = "gpt2", family: str = "llama", *, seed: int = 0, spread: float = 3.0, covers: CoverRule = "valid", tolerance: float = 0.0
+) -> ByteLm:
     """A random model of a family with a tokenizer of a kind."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -56,9 +51,9 @@ def small(kind: str = "gpt2", family: str = "llama", *, seed: int = 0, spread: f
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0.0, spread / parameter.shape[-1] ** 0.5)
-    lm = ByteLm(model, tokenizer, name=f"{kind}-{family}", **settings)
-    if isinstance(lm.rule, ValidTokenisations):
-        lm.rule = rule  # what it has found out already is as good
+    lm = ByteLm(model, tokenizer, name=f"{kind}-{family}", covers="all", tolerance=tolerance)
+    if covers == "valid":
+        lm.rule = rule  # what it has found out already is as good, and making another takes longer than all the rest
     return lm
 
 

@@ -13,7 +13,7 @@ from stages.byte_lm.validity import AllTokenisations, ValidTokenisations
 from stages.byte_lm.vocabulary import of
 from stages.errors import InputError
 from stages.hf_tokenizer import SAMPLE
-from tests.byte_tokenizers import KINDS, MORE, TEXTS, WHOLE, begins_some_text, byte_level, encode, sentencepiece
+from tests.byte_tokenizers import KINDS, MORE, TEXTS, WHOLE, begins_some_text, byte_level, encode, rule_of, sentencepiece
 
 SEEN = (*TEXTS, WHOLE, SAMPLE)
 
@@ -21,8 +21,7 @@ SEEN = (*TEXTS, WHOLE, SAMPLE)
 @pytest.fixture(scope="module", params=sorted(KINDS))
 def case(request: pytest.FixtureRequest) -> tuple[Any, ValidTokenisations]:
     """A tokenizer, and the rule made of it."""
-    tokenizer = KINDS[request.param]()
-    return tokenizer, ValidTokenisations(of(tokenizer, rows=len(tokenizer)))
+    return rule_of(request.param)
 
 
 def test_tokens_that_encode_a_text_are_allowed_and_end_it(case: tuple[Any, ValidTokenisations]) -> None:
