@@ -1,5 +1,6 @@
 """What every test process starts with: one thread, no network, no progress bars of other libraries; and what many tests share."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +25,12 @@ __all__ = ["hub", "made", "published"]
 _EXAMPLE = str(Path(__file__).parent / "example_plugin")
 sys.path.insert(0, _EXAMPLE)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_EXAMPLE, os.environ.get("PYTHONPATH", "")]))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays until the end: whoever collects garbage in a test, or Python itself, need not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

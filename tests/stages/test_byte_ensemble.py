@@ -37,7 +37,10 @@ NAMES = ("bayes", "fixed-share", "geometric", "alpha-blend", "confidence", "unce
 @pytest.fixture(scope="module")
 def members() -> list[ByteLm]:
     """Three architectures, three tokenizers, a SentencePiece among them."""
-    return [small("bytes", "llama", seed=0), small("gpt2", "gpt_neox", seed=1), small("sentencepiece", "mixtral", seed=2)]
+    made = [small("bytes", "llama", seed=0), small("gpt2", "gpt_neox", seed=1), small("sentencepiece", "mixtral", seed=2)]
+    gc.collect()
+    gc.freeze()  # in turn, garbage is collected at every load: it need not look through what transformers has loaded by now
+    return made
 
 
 def texts(members: list[ByteLm], name: str, pick: Pick, *, ahead: int = 16) -> bytes:
