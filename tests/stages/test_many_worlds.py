@@ -391,13 +391,13 @@ def test_a_common_world_is_found(planted: tuple[LocalCas, Direct, Digest]) -> No
     """
     pin(1)
     store, direct, gathered = planted
-    training = Schedule(steps=400, learning_rate=3e-3, batch_size=64)
+    training = Schedule(steps=200, learning_rate=3e-3, batch_size=64)
     settings = {name: getattr(training, name) for name in Schedule.__dataclass_fields__}
     start = direct.run("many-worlds-init", ManyWorldsInit(dim=64, gaussians=32, rank=32), {"aligned": gathered})["state"]
     models = {f"model-{name}": Digest.of(name.encode()) for name in ("one", "two", "three")}
     given: dict[str, Digest] = {}
     for name, shuffled in (("substrate", False), ("control-shuffled", True)):
-        segment = ManyWorldsSegment(until=400, **settings | {"shuffled": shuffled})
+        segment = ManyWorldsSegment(until=training.steps, **settings | {"shuffled": shuffled})
         done = direct.run("many-worlds-segment", segment, {"state": start, "aligned": gathered})["state"]
         export = ManyWorldsExport(
             models=tuple(Asked(name=one, layer=None) for one in ("one", "two", "three")),

@@ -460,7 +460,7 @@ def test_from_recipe_to_signed_evaluation(worlds: Worlds, tmp_path: Path) -> Non
         " - type: eval\n   benchmarks:\n"
         "    - {name: numeric-answer, dataset: set.jsonl, maxBytes: 8}\n    - {name: multiple-choice, dataset: picks.jsonl, questions: 2}\n"
     )
-    result = home.run(text)
+    result = home.run(text, jobs=1)  # a second worker would load it all once more
     ensemble = result.outputs["many-worlds-ensemble"]["model"]
     rows = json.loads(result.alloy.read_text())["results"]["benchmarks"]
     assert {row["digest"] for row in rows} == {str(ensemble)}
