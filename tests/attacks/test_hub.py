@@ -36,7 +36,7 @@ def test_row_6_listing_that_never_ends(hub: LoopbackHub, desk: Desk, head: str, 
     """It is read up to a bound, in the runner before anything is planned; nothing is recorded."""
     monkeypatch.setattr(hf_hub, "MAX_ANSWER_BYTES", 1 << 20)
     hub.lies.endless_listing = True
-    said = desk.type("run", recipe(desk, REPO))
+    said = desk.type("run", "-j", "1", recipe(desk, REPO))
     assert (said.code, "has more than 1,048,576 bytes; no more is read" in said.err) == (1, True)
     assert desk.ok("log").out.count("\n") <= 1
 
@@ -55,7 +55,7 @@ def test_row_6_file_that_never_ends(hub: LoopbackHub, desk: Desk, head: str, tmp
     with pytest.raises(HubMismatchError, match="got      more"):
         HfHub().fetch(REPO, head, listed, tmp_path / "x")
     assert not (tmp_path / "x").exists()
-    said = desk.type("run", recipe(desk, f"{REPO}@{head}"))
+    said = desk.type("run", "-j", "1", recipe(desk, f"{REPO}@{head}"))
     assert (said.code, "the Hub served other bytes than it lists" in said.err) == (1, True)
 
 
@@ -73,7 +73,7 @@ def test_row_6_range_that_never_ends(hub: LoopbackHub, head: str) -> None:
 def test_row_25_same_size_and_one_byte_changed(hub: LoopbackHub, desk: Desk, head: str, path: str) -> None:
     """Of weights by SHA-256, of small files by git's id: the run fails, and no entry says that the file is what it is not."""
     hub.lies.wrong_bytes = {path}
-    said = desk.type("run", recipe(desk, f"{REPO}@{head}"))
+    said = desk.type("run", "-j", "1", recipe(desk, f"{REPO}@{head}"))
     assert said.code == 1
     assert f"{path} of {REPO} at {head}: the Hub served other bytes than it lists" in said.err
     assert path not in desk.ok("log").out
@@ -107,13 +107,13 @@ def test_row_27_declared_hash_of_other_bytes(hub: LoopbackHub, desk: Desk, head:
     """Listing and pointer agree with each other, as the uploader declared them; what is served does not, and is refused."""
     hub.lies.wrong_bytes = {SHARD}
     assert HfHub().listing(REPO).file(SHARD).pointer_agrees
-    assert desk.type("run", recipe(desk, f"{REPO}@{head}")).code == 1
+    assert desk.type("run", "-j", "1", recipe(desk, f"{REPO}@{head}")).code == 1
 
 
 def test_row_27_hash_in_the_listing_that_is_not_the_pointer_s(hub: LoopbackHub, desk: Desk, head: str) -> None:
     """Two answers of the Hub contradict each other: nothing is downloaded."""
     hub.lies.wrong_sha256 = {SHARD}
-    said = desk.type("run", recipe(desk, f"{REPO}@{head}"))
+    said = desk.type("run", "-j", "1", recipe(desk, f"{REPO}@{head}"))
     assert (said.code, "the Hub contradicts itself" in said.err) == (1, True)
     assert hub.weight_bytes() == 0
 
@@ -134,7 +134,7 @@ def test_row_27_what_an_audit_compares(hub: LoopbackHub, head: str, tmp_path: Pa
 def test_row_28_branch_that_moves_between_two_requests(hub: LoopbackHub, desk: Desk, head: str) -> None:
     """It is resolved once; every file comes from that commit, which the person is told and the statements hold."""
     hub.lies.moving = True
-    said = desk.ok("run", recipe(desk, REPO))
+    said = desk.ok("run", "-j", "1", recipe(desk, REPO))
     assert f"{REPO} main is now commit {head}; write {REPO}@{head} to stay with it" in said.out
     assert {item.path.split("/")[4] for item in hub.log if "/resolve/" in item.path} == {head}
 
@@ -143,34 +143,34 @@ def test_row_28_commit_that_is_answered_from_another(hub: LoopbackHub, desk: Des
     """A Hub that ignores the commit is caught, with both named."""
     newer = hub.put(REPO, {"config.json": b'{"model_type": "evil"}'})
     hub.lies.moved_revision = True
-    said = desk.type("run", recipe(desk, f"{REPO}@{head}"))
+    said = desk.type("run", "-j", "1", recipe(desk, f"{REPO}@{head}"))
     assert (said.code, f"asked for commit {head}, the Hub answered with {newer}" in said.err) == (1, True)
 
 
 def test_row_28_repository_that_was_made_again(hub: LoopbackHub, desk: Desk, head: str) -> None:
     """A moving revision is imported with a warning; the pinned commit is not in the new repository, and is found here all the same."""
-    desk.ok("run", recipe(desk, REPO))
+    desk.ok("run", "-j", "1", recipe(desk, REPO))
     hub.delete(REPO)
     hub.put(REPO, {**FILES, "config.json": b'{"model_type": "evil"}'})
-    said = desk.ok("run", recipe(desk, REPO))
+    said = desk.ok("run", "-j", "1", recipe(desk, REPO))
     assert f"{REPO} is not the repository that entry 0 lists" in said.out
     with pytest.raises(HubNotFoundError, match="has no revision"):
         HfHub().listing(REPO, head)
-    assert "nothing done" in desk.ok("run", recipe(desk, f"{REPO}@{head}")).out
+    assert "nothing done" in desk.ok("run", "-j", "1", recipe(desk, f"{REPO}@{head}")).out
 
 
 def test_row_28_same_content_in_a_repository_that_was_made_again(hub: LoopbackHub, desk: Desk, head: str) -> None:
     """It differs by when it was made and by the Hub's own id, whatever its files are."""
-    desk.ok("run", recipe(desk, REPO))
+    desk.ok("run", "-j", "1", recipe(desk, REPO))
     hub.lies.recreated = True
-    assert "is not the repository that entry 0 lists" in desk.ok("run", recipe(desk, REPO)).out
+    assert "is not the repository that entry 0 lists" in desk.ok("run", "-j", "1", recipe(desk, REPO)).out
 
 
 def test_row_28_answer_about_another_repository(hub: LoopbackHub, desk: Desk, head: str) -> None:
     """A renamed repository, or one that somebody took over, is not followed silently."""
     hub.put("evil/tiny", FILES)
     hub.lies.renamed = "evil/tiny"
-    said = desk.type("run", recipe(desk, REPO))
+    said = desk.type("run", "-j", "1", recipe(desk, REPO))
     assert (said.code, "the Hub answers for 'evil/tiny': the repository was renamed or moved, or somebody else's" in said.err) == (1, True)
 
 
@@ -178,7 +178,7 @@ def test_row_28_answer_about_another_repository(hub: LoopbackHub, desk: Desk, he
 def test_row_28_names_that_climb_out(hub: LoopbackHub, desk: Desk, head: str, name: str) -> None:
     """A listing with one name that must not become a path is refused as a whole, and shown as text."""
     hub.lies.hostile_names = (name,)
-    said = desk.type("run", recipe(desk, REPO))
+    said = desk.type("run", "-j", "1", recipe(desk, REPO))
     assert (said.code, "the Hub lists names that must not become paths" in said.err) == (1, True)
     assert "\x1b" not in said.err
     assert not [item for item in hub.log if "/resolve/" in item.path]
