@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Taken first, so that a CPU machine gets a CPU build where the index has one. With a GPU: make demo TORCH=torch
 TORCH  ?= torch==2.13.0
+# Processes that run the tests, each of 1 to 2 GB; 0 for one that a debugger can be attached to.
+WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -26,7 +28,7 @@ tools:
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium openssh-client; } >/dev/null
 
 test: dev tools ## install, then pass the tests
-	$(BIN)/python -m pytest -q -m "not slow" store ledger stages cli tests
+	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist worksteal store ledger stages cli tests
 
 slow: dev ## the proofs that take minutes
 	$(BIN)/python -m pytest -q -m slow tests
