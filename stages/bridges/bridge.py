@@ -11,7 +11,7 @@ from torch.nn import functional
 from stages.bridges import readers
 from stages.bridges.field import Field
 from stages.bridges.fusion import LayerFusion
-from stages.bridges.injection import Injection
+from stages.bridges.injection import Delta, Fuse, Injection
 from stages.bridges.lora import Lora
 from stages.bridges.readers import CrossAttention, Prompt, QFormer, Soft, Vocabulary
 from stages.bridges.spec import BridgeSpec
@@ -106,7 +106,7 @@ class Bridge(nn.Module):
             else:
                 self.head = linear(spec.dim, shape.hidden, generator, gain=readers.SOFT_GAIN, bias=True)
         self.to(target.device)
-        for width in widths:
+        for width in widths if spec.reads_sources else ():
             self.add_source(width)
 
     @staticmethod
@@ -128,7 +128,8 @@ class Bridge(nn.Module):
         Args:
             fields: one for each source, in order; None leaves a source out. The reader `prompt` looks at none.
             uncertainty: (B,) of the target after each prefix (`stages.bridges.target.uncertainty`); an uncertainty gate needs it.
-            confidence: forces the confidence gate to this share; 0 gives what is neutral: mean embeddings, or nothing added.
+            confidence: forces the confidence gate, where there is one, to this share; 0 gives what is neutral: mean embeddings, or
+                nothing added.
 
         Raises:
             InputError: another number of fields than of sources, a field of another width, all left out, or no uncertainty
@@ -235,65 +236,33 @@ class Bridge(nn.Module):
         mixed: Tensor = share * soft + (1 - share) * target.mean_embedding
         return mixed
 
-    def _delta(self, heard: Sequence[tuple[Tensor, Tensor]], share: Tensor | None, confidence: float | None) -> _Delta:
-        if isinstance(self.reader, Read):
-            point, _ = self._mean(heard)
-            return _Delta(self.reader(point), None, None, None, share, confidence)
-        assert isinstance(self.reader, CrossAttention)
+    def _delta(self, heard: Sequence[tuple[Tensor, Tensor]], share: Tensor | None, confidence: float | None) -> Delta:
+        reader, scale = self.reader, self.spec.scale
+        if isinstance(reader, Read):
+            added: Tensor = reader(self._mean(heard)[0])
+            return lambda hidden: _times(share, added.expand(-1, hidden.shape[1], -1))
         points, mask = self._sequence(heard)
-        return _Delta(None, self.reader, points, mask, share, confidence, self.spec.scale)
+        return lambda hidden: _times(share, reader(hidden, points, mask, confidence) * scale)
 
-    def _fuse(self, heard: Sequence[tuple[Tensor, Tensor]], share: Tensor | None) -> _Fuse:
-        assert isinstance(self.reader, nn.ModuleList)
+    def _fuse(self, heard: Sequence[tuple[Tensor, Tensor]], share: Tensor | None) -> Fuse:
+        layers = self.reader
+        assert isinstance(layers, nn.ModuleList)
         points, there = self._mean(heard)
-        return _Fuse(points, there.float() if share is None else there.float() * share[:, None], self.reader)
+        weight = _times(share, there[..., None].float())
+
+        def fuse(layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+            places = keys.shape[2]
+            key, value = layers[layer](_fitted(points, places), keys, values)
+            here = _fitted(weight, places)[:, None]
+            return key * here, value * here
+
+        return fuse
 
     def anneal(self, temperature: float) -> None:
         """Set the temperature of a cache bridge's gates in training."""
         for module in self.modules():
             if isinstance(module, LayerFusion):
                 module.anneal(temperature)
-
-
-class _Delta:
-    """What is added to hidden states: a vector, or what their attention to the field finds."""
-
-    def __init__(
-        self,
-        added: Tensor | None,
-        reader: CrossAttention | None,
-        points: Tensor | None,
-        mask: Tensor | None,
-        share: Tensor | None,
-        confidence: float | None,
-        scale: float = 1.0,
-    ) -> None:
-        self.added, self.reader, self.points, self.mask = added, reader, points, mask
-        self.share, self.confidence, self.scale = share, confidence, scale
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """(B, S, h)."""
-        if self.reader is None:
-            assert self.added is not None
-            found = self.added.expand(-1, hidden.shape[1], -1)
-        else:
-            assert self.points is not None
-            assert self.mask is not None
-            found = self.reader(hidden, self.points, self.mask, self.confidence) * self.scale
-        return found if self.share is None else self.share[:, None, None] * found
-
-
-class _Fuse:
-    """What is added to a cache: nothing where no source has a state."""
-
-    def __init__(self, points: Tensor, weight: Tensor, layers: nn.ModuleList) -> None:
-        self.points, self.weight, self.layers = points, weight, layers
-
-    def __call__(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Each (B, heads, P, head_dim)."""
-        points, weight = _fitted(self.points, keys.shape[2]), _fitted(self.weight[..., None], keys.shape[2])[:, None]
-        key, value = self.layers[layer](points, keys, values)
-        return key * weight, value * weight
 
 
 def gate(uncertainty: Tensor, threshold: float) -> Tensor:
@@ -313,7 +282,7 @@ def build(spec: BridgeSpec, target: BridgedTarget, widths: Sequence[int], seed: 
     Args:
         spec: what kind.
         target: what it speaks to.
-        widths: h of each source's states.
+        widths: h of each source's states; the reader `prompt` has no use for any.
         seed: of all first numbers.
     """
     return Bridge(spec, target, widths, seed)
@@ -332,7 +301,7 @@ def parameter_count(spec: BridgeSpec, target: BridgedTarget, widths: Sequence[in
     """Trained numbers by formula: senders, substrate, reader, gate, LoRA."""
     shape, dim = target.shape, spec.dim
     if spec.reader == "prompt":
-        return spec.soft_tokens * shape.hidden + sum(Sender.count(width, spec) for width in widths)
+        return spec.soft_tokens * shape.hidden
     count = sum(Sender.count(width, spec) for width in widths) + (substrate.parameter_count(dim, spec.gaussians) if spec.substrate else 0)
     if spec.inject == "residual":
         return count + adapter.read_count(shape.hidden, spec.rank, dim)
@@ -354,6 +323,11 @@ def _pooled(points: Tensor, field: Field, pool: str) -> tuple[Tensor, Tensor]:
     weights = mask.float() if pool == "mean" else (mask & (field.from_end() == 0)).float()
     mean = (points * weights[..., None]).sum(dim=1, keepdim=True) / weights.sum(dim=1)[:, None, None].clamp(min=1)
     return unit(mean), mask.any(dim=1, keepdim=True)
+
+
+def _times(share: Tensor | None, rows: Tensor) -> Tensor:
+    """(B, S, h) times the (B,) shares of an uncertainty gate, where there is one."""
+    return rows if share is None else share[:, None, None] * rows
 
 
 def _normed(soft: Tensor, spec: BridgeSpec, norm: Tensor) -> Tensor:

@@ -178,6 +178,6 @@ class CrossAttention(nn.Module):
         """(B, S, h) what to add to hidden states (B, S, h)."""
         context = self.attention.context(unit(hidden.float()), field, mask)
         found: Tensor = self.attention.out(context)
-        if forced is not None:
-            return found * forced
-        return found if self.gate is None else found * self.gate(unit(context))[..., None]
+        if self.gate is None:
+            return found
+        return found * (self.gate(unit(context))[..., None] if forced is None else forced)

@@ -73,7 +73,7 @@ class BridgeSpec:
     threshold: float = 0.5
     """Of the uncertainty gate: nothing is injected where the target's entropy / log V is at most this."""
     scale: float = 1.0
-    """What a residual or cross-attention is multiplied with."""
+    """What a cross-attention is multiplied with; and a residual at the start, where it is trained."""
     lora_rank: int = 0
     """Of LoRA on q and v in the target's layers after the insertion; 0 for none. Even."""
     lora_alpha: float = 64.0
@@ -110,6 +110,8 @@ class BridgeSpec:
             raise SpecError("norm: vocabulary goes with the reader q-former")
         if self.gate == "confidence" and self.reader not in ("q-former", "attention"):
             raise SpecError("gate: confidence goes with the readers q-former and attention")
+        if self.gate == "uncertainty" and not self.reads_sources:
+            raise SpecError("gate: uncertainty decides whether sources are asked, and the reader prompt asks none")
         if self.objective != "next-token" and self.inject not in ("residual", "cross-attention"):
             raise SpecError(f"objective: {self.objective} needs something added to hidden states: inject residual or cross-attention")
         if not 0 <= self.threshold <= 1:

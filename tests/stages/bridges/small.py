@@ -54,7 +54,7 @@ def spec_of(name: str, **change: Any) -> BridgeSpec:
 def bridged(spec: BridgeSpec, family: str = "llama", widths: tuple[int, ...] = WIDTHS, seed: int = 0) -> tuple[BridgedTarget, Bridge]:
     """A target and a bridge to it."""
     target = BridgedTarget(model(family), spec)
-    return target, build(spec, target, widths if spec.reads_sources else (), seed)
+    return target, build(spec, target, widths, seed)
 
 
 def texts() -> tuple[Tensor, Tensor]:

@@ -28,9 +28,7 @@ def test_everything_has_a_gradient_at_the_first_step_and_the_target_none(name: s
     loss = target.nll(ids, scored, made) if bridge.spec.objective == "next-token" else target.align(ids, scored, made)
     loss.sum().backward()  # type: ignore[no-untyped-call]
     assert [name for name, item in bridge.named_parameters() if item.grad is None or not float(item.grad.norm()) > 0] == []
-    assert sum(item.numel() for item in bridge.parameters()) == parameter_count(
-        bridge.spec, target, WIDTHS if bridge.spec.reads_sources else ()
-    )
+    assert sum(item.numel() for item in bridge.parameters()) == parameter_count(bridge.spec, target, WIDTHS)
     assert not any(item.requires_grad or item.grad is not None for item in target.model.parameters())
     torch.optim.SGD(bridge.parameters(), lr=0.1).step()
     assert target.checksum() == before
@@ -79,6 +77,7 @@ def test_versions_are_values_of_one_spec() -> None:
         ({"inject": "cache", "reader": "fusion", "norm": "pinned"}, "soft prompts"),
         ({"reader": "prompt", "norm": "vocabulary"}, "q-former"),
         ({"reader": "prompt", "gate": "confidence"}, "q-former and attention"),
+        ({"reader": "prompt", "gate": "uncertainty"}, "asks none"),
         ({"objective": "align"}, "hidden states"),
         ({"threshold": 1.5}, "between 0 and 1"),
         ({"temperature": 0.0}, "above 0"),
