@@ -94,7 +94,7 @@ class Layer(nn.Module):
 class QFormer(nn.Module):
     """k learned queries, each of which asks the field for something else (BLIP-2, arXiv:2301.12597).
 
-    The queries begin at unit variance, not at .02: next to a field of unit variance, small ones come out all alike.
+    The queries begin at unit variance, not at .02: next to a field of unit variance, small ones come out nearly alike.
     """
 
     def __init__(self, dim: int, tokens: int, layers: int, heads: int, generator: torch.Generator) -> None:
