@@ -95,7 +95,7 @@ def run(spec: QuestionCompare, inputs: Mapping[str, Digest], context: Context) -
         found["pHolm"] = text(adjusted[str(number)])
         found["verdict"] = verdict(found, adjusted[str(number)])
     everything = [*rows, *together]
-    shown = [list(_TITLES), *(list(cells(row)) for row in everything)]
+    shown = [list(line) for line in grid(everything)]
     report = {"benchmark": "questions", "rows": rows, "table": shown, "tests": len(adjusted), "alpha": text(ALPHA)}
     if together:
         report["pooled"] = together
@@ -160,6 +160,8 @@ def row_of(row: Row, results: Mapping[str, Result], *, model: Digest) -> dict[st
         "questions": result.metrics["questions"],
         "metrics": result.metrics["metrics"],
     }
+    if "shares" in result.metrics:
+        value["shares"] = result.metrics["shares"]
     if row.baseline is not None:
         base = results[row.baseline]
         refuse_unpaired(row, result, base)
@@ -235,8 +237,22 @@ _TITLES = ("", "benchmark", "accuracy [95 %]", "n", "vs base, paired", "won : lo
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table, for people."""
-    lines = [_TITLES, ("---", "---", "---:", "---:", "---:", "---:", "---:", "---"), *(cells(row) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    titles, *body = grid(rows)
+    ruler = ("---", "---", "---:", "---:", "---:", "---:", "---:", "---", "---")[: len(titles)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (titles, ruler, *body))
+
+
+def grid(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Titles and cells; with the mean share of each member behind, the largest first, where a row is of several that speak as one."""
+    lines = [_TITLES, *(cells(row) for row in rows)]
+    if not any("shares" in row for row in rows):
+        return lines
+    return [(*line, last) for line, last in zip(lines, ("who spoke", *(_shares(row.get("shares", {})) for row in rows)), strict=True)]
+
+
+def _shares(shares: Mapping[str, str]) -> str:
+    ordered = sorted(shares.items(), key=lambda item: (-float(item[1]), item[0]))
+    return ", ".join(f"{name} {100 * float(share):.1f} %" for name, share in ordered)
 
 
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:

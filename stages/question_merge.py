@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,7 @@ def run(spec: QuestionMerge, inputs: Mapping[str, Digest], context: Context) -> 
         "metrics": summary(spec.asking.kind, records),
         "settings": {"asking": _camel(spec.asking), **blocks[0].settings},
     }
+    content |= {"shares": told} if (told := shares(answers)) else {}
     context.note("summary", f"{spec.benchmark} {float(content['metrics']['accuracy']):.1%} of {len(records)}")
     data = b"".join(item.line + b"\n" for item in records)
     return Outcome(
@@ -143,6 +145,8 @@ def record(item: Item, answer: Answer, scored: Scored) -> Record:
         value |= {"choices": list(item.choices), "logLikelihoods": list(answer.log_likelihoods)}
     else:
         value["answer"] = answer.text
+    if answer.about:
+        value["about"] = [dict(told) for told in answer.about]
     return Record(item.question.id, item.cluster, scored.outcomes, canonical.dumps(value))
 
 
@@ -164,6 +168,25 @@ def parse_records(data: bytes) -> tuple[Record, ...]:
             raise InputError(f"records line {number}: a record has id, cluster and outcomes")
         found.append(Record(row["id"], row["cluster"], outcomes, canonical.dumps(row)))
     return tuple(found)
+
+
+def shares(answers: Sequence[Answer]) -> dict[str, str]:
+    """Each member's mean share as decimal text: over the answers of a question, then over questions. Empty where nobody told any.
+
+    Raises:
+        InputError: what was told is not of the same members throughout.
+    """
+    means = [[item["shares"]["mean"] for item in answer.about if "shares" in item] for answer in answers]
+    told = [question for question in means if question]
+    if not told:
+        return {}
+    names = sorted(told[0][0])
+    if any(sorted(one) != names for question in told for one in question):
+        raise InputError(f"the answers tell shares of different members than {', '.join(names)}: they are of different models")
+    return {
+        name: f"{math.fsum(math.fsum(float(one[name]) for one in question) / len(question) for question in told) / len(told):.4f}"
+        for name in names
+    }
 
 
 def summary(kind: Kind, records: Sequence[Record]) -> dict[str, str]:

@@ -11,12 +11,13 @@ share is under `skip_below` are not asked at all for a while; when they have cau
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.byte_lm.byte_lm import ByteLm, log_likelihood, stopped
 from stages.byte_lm.session import Session
+from stages.byte_lm.spoken import about
 from stages.byte_lm.token_tree import TooLong
 from stages.byte_lm.vocabulary import END, SYMBOLS
 from stages.combiners.combiner import Rule, State, check
@@ -71,7 +72,7 @@ class Run:
     Attributes:
         text: bytes generated.
         state: of the combiner at the end: losses of all, prompt included.
-        shares: (n, M) of every byte generated.
+        shares: (n, M) of every byte generated. parts: (n, M) of every symbol said, what ended the text among them.
         price: nats that leaving members out cost on the bytes generated, as far as they have caught up.
         asked: (M,) bytes of which each member's distribution was computed one at a time; `followed` in passes of several; `skipped` never.
     """
@@ -79,6 +80,7 @@ class Run:
     state: State
     text: bytearray = field(default_factory=bytearray)
     shares: list[NDArray[np.float64]] = field(default_factory=list)
+    parts: list[NDArray[np.float64]] = field(default_factory=list)
     price: float = 0.0
     asked: list[int] = field(default_factory=list)
     followed: list[int] = field(default_factory=list)
@@ -113,6 +115,10 @@ class Ensemble:
         Raises:
             InputError: there is no continuation, it is no UTF-8, or the text is longer than a member reads.
         """
+        return self.loglikelihood_about(prompt, continuation)[0]
+
+    def loglikelihood_about(self, prompt: bytes, continuation: bytes) -> tuple[float, Mapping[str, Any]]:
+        """The same, and who spoke (`stages.byte_lm.spoken`)."""
         import numpy as np
 
         if not continuation:
@@ -123,13 +129,25 @@ class Ensemble:
         length = len(prompt)
         rows = np.stack([session.rows(length, length + len(continuation)) for session in sessions], axis=1)
         assert np.array_equal(rows[0], first)
-        mixed, _, state = combine(self.rule, state, rows, continuation)
+        parts: list[NDArray[np.float64]] = []
+        mixed, _, state = combine(self.rule, state, rows, continuation, parts)
         check(self.rule, state)
-        return log_likelihood(mixed, continuation)
+        return log_likelihood(mixed, continuation), about(self.names, parts)
 
     def generate(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes]) -> bytes:
         """The most likely next byte of the combination again and again."""
-        return bytes(self.run(prompt, max_bytes, stop).text)
+        return self.generate_about(prompt, max_bytes, stop)[0]
+
+    def generate_about(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes]) -> tuple[bytes, Mapping[str, Any]]:
+        """The same, and who spoke (`stages.byte_lm.spoken`)."""
+        run = self.run(prompt, max_bytes, stop)
+        return bytes(run.text), about(self.names, run.parts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the members are called; by their places where they have no names of their own."""
+        own = tuple(member.name for member in self.members)
+        return own if all(own) and len(set(own)) == len(own) else tuple(str(number) for number in range(len(own)))
 
     def run(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes] = (), pick: Pick = greedy) -> Run:
         """Generate, and tell how it went.
@@ -171,7 +189,11 @@ class Ensemble:
 
 
 def combine(
-    rule: Rule, state: State, rows: NDArray[np.float64], symbols: Sequence[int] | bytes
+    rule: Rule,
+    state: State,
+    rows: NDArray[np.float64],
+    symbols: Sequence[int] | bytes,
+    parts: list[NDArray[np.float64]] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], State]:
     """Go through a text with the members' distributions stored: how an evaluation runs with one member in memory at a time.
 
@@ -180,6 +202,7 @@ def combine(
         state: before the first symbol.
         rows: (n, M, 257) log probabilities.
         symbols: the n that came.
+        parts: gets each member's part (M,) in every one of them, where it is given.
 
     Returns:
         (n, 257) combined log probabilities, (n, M) shares, the state after.
@@ -191,6 +214,8 @@ def combine(
     for number, symbol in enumerate(symbols):
         shares[number] = rule.shares(state)
         mixed[number] = rule.combine(state, rows[number], awake)
+        if parts is not None:
+            parts.append(rule.parts(state, rows[number], awake))
         state = rule.observe(state, rows[number], mixed[number], symbol)
     return mixed, shares, state
 
@@ -239,13 +264,14 @@ class _Decoder:
                 symbols = self._some(max_bytes - len(made))
             except TooLong:
                 break
-            for symbol in symbols:
+            before = len(self.run.parts) - len(symbols)
+            for number, symbol in enumerate(symbols, start=1):
                 if symbol == END or len(made) == max_bytes:
                     return self._end()
                 made.append(symbol)
                 end = stopped(made, stop)
                 if end is not None:
-                    del made[end:]
+                    del made[end:], self.run.parts[before + number :]
                     return self._end()
             self._wake(len(made))
         return self._end()
@@ -344,6 +370,7 @@ class _Decoder:
 
     def _said(self, symbol: int, mixed: NDArray[np.float64]) -> None:
         self.run.shares.append(self.rule.shares(self.state))
+        self.run.parts.append(self.rule.parts(self.state, self.rows, self.awake))
         rows = self.rows.copy()
         rows[~self.awake] = mixed
         if not self.awake.all():

@@ -32,11 +32,13 @@ class InTurn:
 
     Attributes:
         state: of the combiner at the end, prompt included.
+        parts: (n, M) of every symbol said, what ended the text among them.
         loads: how often a member was loaded; rounds: of all members.
     """
 
     state: State
     text: bytearray = field(default_factory=bytearray)
+    parts: list[NDArray[np.float64]] = field(default_factory=list)
     loads: int = 0
     rounds: int = 0
 
@@ -112,6 +114,7 @@ def generate(
             symbol = pick(mixed, place + step)
             if step and symbol != guesses[step - 1]:
                 break  # `rows` is the row of this byte: the next round begins with it
+            run.parts.append(rule.parts(run.state, rows, awake))
             run.state = rule.observe(run.state, rows, mixed, symbol)
             if symbol == END:
                 return _checked(rule, run)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stages.combiners.combiner import Combiner, State, begin, mix, tally
+from stages.combiners.combiner import Combiner, State, begin, mix, parts_of, tally
 from stages.errors import SpecError
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class Rule:
         import numpy as np
 
         return np.array(self._weights)
+
+    def parts(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The weights."""
+        return parts_of(state.log_weights, awake)
 
     def bound(self, state: State) -> float | None:
         """The target's loss, and ln 1/(1 - alpha) for each symbol."""

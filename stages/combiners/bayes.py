@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stages.combiners.combiner import Combiner, State, begin, log_sum, mix, tally
+from stages.combiners.combiner import Combiner, State, begin, log_sum, mix, parts_of, tally
 from stages.errors import SpecError
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class Rule:
         import numpy as np
 
         return np.exp(state.log_weights)
+
+    def parts(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The weights."""
+        return parts_of(state.log_weights, awake)
 
     def bound(self, state: State) -> float | None:
         """Min over members of loss_i + ln 1/prior_i: the mixture is the sum of prior_i P_i(text), so at least any of its terms."""

@@ -6,7 +6,7 @@
 
     class Rule:
         def __init__(self, members: int) -> None: ...
-        # start, combine, observe, shares, bound: see `Rule` below
+        # start, combine, observe, shares, parts, bound: see `Rule` below
 
     COMBINER = Combiner(name="loudest", spec=Loudest, rule=lambda spec, members: Rule(members))
 
@@ -73,6 +73,10 @@ class Rule(Protocol):
 
     def shares(self, state: State) -> NDArray[np.float64]:
         """(M,) the most that each member can matter for the next symbol, 0 to 1, before it is asked."""
+        ...
+
+    def parts(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(M,) how much of what `combine` says of the same arguments is each member's: not negative, together 1. For records."""
         ...
 
     def bound(self, state: State) -> float | None:
@@ -156,6 +160,15 @@ def mix(log_weights: NDArray[np.float64], rows: NDArray[np.float64], awake: NDAr
     with np.errstate(divide="ignore", invalid="ignore"):
         summed = np.log(np.exp(weighted - top).sum(axis=0)) + top
     found: NDArray[np.float64] = np.where(top > -np.inf, summed, -np.inf)
+    return found
+
+
+def parts_of(log_weights: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(M,) weights as `mix` uses them: of the members that are awake, together 1."""
+    import numpy as np
+
+    weighted = np.where(awake, log_weights, -np.inf)
+    found: NDArray[np.float64] = np.exp(weighted - log_sum(weighted))
     return found
 
 

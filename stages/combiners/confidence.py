@@ -42,12 +42,15 @@ class Rule:
 
     def combine(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
         """The row of whoever speaks, unchanged."""
+        row: NDArray[np.float64] = rows[self._speaker(rows, awake)]
+        return row
+
+    def _speaker(self, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> int:
         import numpy as np
 
         highest = np.where(awake, np.exp(rows.max(axis=1)), -np.inf)
         best = int(highest.argmax())
-        row: NDArray[np.float64] = rows[0 if awake[0] and highest[best] <= highest[0] + self._margin else best]
-        return row
+        return 0 if awake[0] and highest[best] <= highest[0] + self._margin else best
 
     def observe(self, state: State, rows: NDArray[np.float64], mixed: NDArray[np.float64], symbol: int) -> State:
         """Nothing is learned."""
@@ -58,6 +61,13 @@ class Rule:
         import numpy as np
 
         return np.ones(self._members)
+
+    def parts(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """One for whoever speaks."""
+        import numpy as np
+
+        found: NDArray[np.float64] = np.eye(self._members)[self._speaker(rows, awake)]
+        return found
 
     def bound(self, state: State) -> float | None:
         """None."""

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stages.combiners.combiner import Combiner, State, begin, log_sum, mix, tally
+from stages.combiners.combiner import Combiner, State, begin, log_sum, mix, parts_of, tally
 from stages.errors import SpecError
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ class Rule:
         import numpy as np
 
         return np.exp(state.log_weights)
+
+    def parts(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The weights."""
+        return parts_of(state.log_weights, awake)
 
     def bound(self, state: State) -> float | None:
         """The cheapest sequence of members: its loss, ln M, and for n symbols with k switches k ln((M-1)/s) + (n-1-k) ln(1/(1-s))."""

@@ -71,6 +71,14 @@ class Rule:
 
         return np.array(self._weights)
 
+    def parts(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The exponents."""
+        import numpy as np
+
+        weights = np.array(self._weights) * awake
+        parts: NDArray[np.float64] = weights / weights.sum()
+        return parts
+
     def bound(self, state: State) -> float | None:
         """sum_i w_i loss_i, by Hölder's inequality (Z <= 1)."""
         return math.fsum(weight * float(loss) for weight, loss in zip(self._weights, state.losses, strict=True) if weight)

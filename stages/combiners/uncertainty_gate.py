@@ -51,10 +51,13 @@ class Rule:
 
     def combine(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
         """The target's own row, or the inner rule's."""
-        if not awake[0] or self._spec.below <= uncertainty(rows[0]) <= self._spec.above:
+        if self._open(rows, awake):
             return self._inner.combine(state, rows, awake)
         row: NDArray[np.float64] = rows[0]
         return row
+
+    def _open(self, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> bool:
+        return not awake[0] or self._spec.below <= uncertainty(rows[0]) <= self._spec.above
 
     def observe(self, state: State, rows: NDArray[np.float64], mixed: NDArray[np.float64], symbol: int) -> State:
         """The inner rule learns; what is lost is what was said."""
@@ -68,6 +71,15 @@ class Rule:
         shares = self._inner.shares(state).copy()
         shares[0] = 1.0
         return shares
+
+    def parts(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """One for the target while the gate is shut, else the inner rule's."""
+        import numpy as np
+
+        if self._open(rows, awake):
+            return self._inner.parts(state, rows, awake)
+        found: NDArray[np.float64] = np.eye(len(awake))[0]
+        return found
 
     def bound(self, state: State) -> float | None:
         """None: the inner rule's bound is of its own predictions, not of the target's between them."""

@@ -19,6 +19,7 @@ from stages.byte_lm import in_turn
 from stages.byte_lm.byte_lm import ByteLm
 from stages.byte_lm.ensemble import Ensemble, Pick, combine, greedy, sampler
 from stages.byte_lm.first_token_boost import FirstTokenBoost
+from stages.byte_lm.spoken import about
 from stages.byte_lm.token_member import TokenMember
 from stages.byte_lm.unite import Unite
 from stages.byte_lm.vocabulary import END
@@ -65,6 +66,45 @@ def test_greedy_combination_is_step_by_step_the_rule(members: list[ByteLm]) -> N
     np.testing.assert_allclose(run.shares, shares[len(PROMPT) :], atol=1e-4)
     assert run.state.loss == pytest.approx(state.loss, abs=1e-3)
     assert abs(float(shares[len(PROMPT)].max()) - 1 / 3) > 0.1  # warm
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_spoke_is_found_again_from_the_members_alone(members: list[ByteLm], name: str) -> None:
+    """What a record tells of an answer is what the stored distributions of each member give; and by it the answer is found again."""
+    ensemble, rule = Ensemble(members, find(name, {}, 3)), find(name, {}, 3)
+    made, told = ensemble.generate_about(PROMPT, 20, [b"~~"])
+    rows = np.stack([member.rows(PROMPT + made) for member in members], axis=1)
+    _, _, state = combine(rule, rule.start(), rows, PROMPT)
+    parts: list[NDArray[np.float64]] = []
+    mixed, _, _ = combine(rule, state, rows[len(PROMPT) :], made, parts)
+    again = about(ensemble.names, parts)
+    assert told["symbols"] == len(made) == sum(count for _, count in told["turns"])
+    assert (told["turns"], told["most"]) == (again["turns"], again["most"])
+    for moment, shares in told["shares"].items():
+        assert {who: float(share) for who, share in shares.items()} == pytest.approx(
+            {who: float(share) for who, share in again["shares"][moment].items()}, abs=2e-3
+        )
+    assert [int(row.argmax()) for row in mixed] == list(made)
+    value, scored = ensemble.loglikelihood_about(PROMPT, made)
+    assert value == ensemble.loglikelihood(PROMPT, made)
+    assert (scored["turns"], scored["symbols"]) == (told["turns"], len(made))
+    if name == "confidence":  # the turns alone say whose most likely byte each was
+        speakers = [who for who, count in told["turns"] for _ in range(count)]
+        own = [rows[len(PROMPT) + n, ensemble.names.index(who)] for n, who in enumerate(speakers)]
+        assert [int(row.argmax()) for row in own] == list(made)
+
+
+def test_what_ended_a_text_was_said_too(members: list[ByteLm]) -> None:
+    """Bytes of a stop are said before they are cut off, so they count; nothing after them does. Together and in turn."""
+    rule = find("bayes", {}, 3)
+    free = bytes(Ensemble(members, rule).run(PROMPT, 20).text)
+    stop = [free[7:9]]
+    end = free.index(stop[0]) + 2
+    for ahead in (0, 16):
+        made, told = Ensemble(members, rule, ahead=ahead).generate_about(PROMPT, 20, stop)
+        assert (len(made), told["symbols"]) == (end - 2, end)
+    loaders = [lambda member=member: member for member in members]
+    assert len(in_turn.generate(loaders, rule, PROMPT, 20, stop, segment=4).parts) == end
 
 
 def test_a_seed_gives_the_same_text_again(members: list[ByteLm]) -> None:

@@ -65,6 +65,27 @@ def test_a_combination_is_a_distribution_and_keeps_its_bound(name: str, spec: Ma
         assert shares.shape == (60, 3)
 
 
+@pytest.mark.parametrize(("name", "spec"), ALL)
+def test_parts_are_what_the_combination_is_made_of(name: str, spec: Mapping[str, Any]) -> None:
+    """They sum to one, also with a member asleep, and combining the rows by them alone gives the combination again."""
+    rows, rule = rows_of(40, 3, 5), find(name, spec, 3)
+    state, symbols = rule.start(), text_of(rows, 5)
+    for number, symbol in enumerate(symbols):
+        awake = np.array([True, True, number % 4 != 3])
+        mixed, parts = rule.combine(state, rows[number], awake), rule.parts(state, rows[number], awake)
+        assert parts.min() >= 0
+        assert parts.sum() == pytest.approx(1)
+        assert not (parts[~awake]).any()
+        spoken = parts > 0
+        if name == "geometric":
+            powers = np.exp((rows[number][spoken] * parts[spoken, None]).sum(axis=0))
+            again = powers / powers.sum()
+        else:
+            again = parts @ np.exp(rows[number])
+        np.testing.assert_allclose(again, np.exp(mixed), atol=1e-12)
+        state = rule.observe(state, rows[number], rule.combine(state, rows[number], np.ones(3, dtype=np.bool_)), symbol)
+
+
 @pytest.mark.parametrize(("name", "spec"), [item for item in ALL if not {"prior", "weights"} & set(item[1])])
 def test_one_member_is_itself_to_the_bit(name: str, spec: Mapping[str, Any]) -> None:
     """M = 1: the member's own rows."""

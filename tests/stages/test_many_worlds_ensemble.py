@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,7 +24,8 @@ from stages.errors import InputError, PluginError, RecipeError, SpecError
 from stages.many_worlds_ensemble import ManyWorldsEnsemble
 from stages.question_benchmark import QuestionBenchmark
 from stages.question_block import answerer
-from stages.question_kinds import Asking
+from stages.question_compare import QuestionCompare, Row
+from stages.question_kinds import Asking, Kind
 from stages.questions import Answerer
 from stages.stage import spec_from_json, spec_to_json
 from store import canonical, tree
@@ -351,6 +352,35 @@ def test_it_is_measured_like_any_model(worlds: Worlds) -> None:
     assert [float(value) for value in record["logLikelihoods"]] == pytest.approx(wanted)
 
 
+def test_the_weights_of_every_question_are_kept(worlds: Worlds) -> None:
+    """Who spoke, of each choice and each text, is in the records; the mean of each member is stated with the result, and in the table."""
+    for kind, rows, about in (("multiple-choice", CHOICES, 2), ("numeric-answer", NUMBERS, 1)):
+        spec = QuestionBenchmark(benchmark="own", asking=Asking(kind=cast(Kind, kind)), max_bytes=8)
+        inputs = {"model": worlds.ensemble, "dataset": worlds.store.put(lines(rows))}
+        made = worlds.direct.run("question-benchmark", spec, inputs)
+        records = [json.loads(line) for line in worlds.store.read(made["records"]).splitlines()]
+        assert [len(record["about"]) for record in records] == [about] * len(rows)
+        means = []
+        for record in records:
+            assert all(set(one["shares"]) == {"first", "last", "mean"} and one["most"] in SPEC.members for one in record["about"])
+            means.append(np.mean([float(one["shares"]["mean"]["one"]) for one in record["about"]]))
+        stated = json.loads(worlds.store.read(made["metrics"]))["shares"]
+        assert float(stated["one"]) == pytest.approx(np.mean(means), abs=1e-4)
+        assert float(stated["one"]) + float(stated["two"]) == pytest.approx(1, abs=1e-3)
+        alone = worlds.direct.run("question-benchmark", spec, inputs | {"model": worlds.models["one"]})
+        assert b"about" not in worlds.store.read(alone["records"])
+        assert b"shares" not in worlds.store.read(alone["metrics"])
+        inputs = {f"{output}-{who}": found[output] for who, found in (("all", made), ("base", alone)) for output in ("metrics", "records")}
+        compare = QuestionCompare(
+            rows=(Row(name="base", variant="base", benchmark="own"), Row(name="all", variant="all", benchmark="own", baseline="base"))
+        )
+        report = worlds.direct.run("question-compare", compare, inputs | {"model-all": worlds.ensemble, "model-base": worlds.models["one"]})
+        titles, base, whole = json.loads(worlds.store.read(report["report"]))["table"]
+        assert (titles[-1], base[-1]) == ("who spoke", "")
+        first, second = sorted(stated, key=lambda name: -float(stated[name]))
+        assert whole[-1] == f"{first} {100 * float(stated[first]):.1f} %, {second} {100 * float(stated[second]):.1f} %"
+
+
 RECIPE = """
 name: worlds
 version: 1.0.0
@@ -465,6 +495,7 @@ def test_from_recipe_to_signed_evaluation(worlds: Worlds, tmp_path: Path) -> Non
     rows = json.loads(result.alloy.read_text())["results"]["benchmarks"]
     assert {row["digest"] for row in rows} == {str(ensemble)}
     assert len(rows) == 2
+    assert all(set(row["shares"]) == set(SPEC.members) for row in rows)
     first, second = (item for item in ensemble_tree.checked(home.store, ensemble).members)
     assert (first.name, second.name) == ("one", "two")
     home.run(text)

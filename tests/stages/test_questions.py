@@ -1,7 +1,8 @@
 import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from stages import questions
 from stages.errors import InputError, SpecError
 from stages.question_kinds import Asking, Kind, flexible, items, program, score, strict
 from stages.questions import Answer, Answers, Question, answer, block, parse_block
+from store import canonical
 from store.digest import Digest
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -38,6 +40,16 @@ class Told:
     def generate(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes]) -> bytes:
         self.asked.append((prompt, b"|".join(stop)))
         return self.text[:max_bytes]
+
+
+class Teller(Told):
+    """Tells who spoke, too."""
+
+    def loglikelihood_about(self, prompt: bytes, continuation: bytes) -> tuple[float, Mapping[str, Any]]:
+        return self.loglikelihood(prompt, continuation), {"shares": {"mean": {"a": "0.2500", "b": "0.7500"}}}
+
+    def generate_about(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes]) -> tuple[bytes, Mapping[str, Any]]:
+        return self.generate(prompt, max_bytes, stop), {"symbols": 4}
 
 
 # --- files -------------------------------------------------------------------------------------------------------------------------
@@ -235,3 +247,26 @@ def test_bytes_that_are_no_text_are_scored_as_what_can_be_read() -> None:
     made = Answers(asked=Digest.of(b""), settings={}, answers=(given,)).to_bytes()
     assert base64.b64encode(b"\xff #### 4") in made
     assert questions.Answers.parse(made).answers == (given,)
+
+
+# --- what is told of an answer -----------------------------------------------------------------------------------------------------
+
+
+def test_what_an_answerer_tells_stands_beside_its_answers() -> None:
+    """One of each choice, one of a text, as it was told; who tells nothing leaves no trace."""
+    asked = [Question(id="a", prompt="p", continuations=("x", "y")), Question(id="b", prompt="p")]
+    answers = answer(asked, Teller(), max_bytes=4, stop=())
+    assert [len(item.about) for item in answers] == [2, 1]
+    made = Answers(asked=Digest.of(b""), settings={}, answers=answers)
+    assert Answers.parse(made.to_bytes()) == made
+    plain = Answers(asked=Digest.of(b""), settings={}, answers=answer(asked, Told(), max_bytes=4, stop=()))
+    assert b"about" not in plain.to_bytes()
+    assert plain.to_bytes() == Answers(asked=made.asked, settings={}, answers=tuple(replace(item, about=()) for item in answers)).to_bytes()
+
+
+@pytest.mark.parametrize("about", [[], [{}, {}], {}, ["x"], None])
+def test_what_is_told_of_other_answers_is_refused(about: object) -> None:
+    """As many as there are answers, or no key at all."""
+    row = {"id": "a", "text": "x", "about": about}
+    with pytest.raises(InputError, match="or none"):
+        Answers.parse(canonical.dumps({"questions": str(Digest.of(b"")), "settings": {}, "answers": [row]}))

@@ -45,6 +45,10 @@ class Rule:
         shares: NDArray[np.float64] = np.eye(self._members)[-1]
         return shares
 
+    def parts(self, state: State, rows: NDArray[np.float64], awake: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """All of it is the last one's."""
+        return self.shares(state)
+
     def bound(self, state: State) -> float | None:
         """Its own loss."""
         return float(state.losses[-1])
