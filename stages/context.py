@@ -23,6 +23,7 @@ class LeafContext:
 
     Attributes:
         keep: where exported folders live; as long as the worker. lasting: where unfinished files outlive it; default: in `keep`.
+        memory_bytes: the most that weights of models may take at once.
         notes: what the leaf noted, name -> JSON value.
         warnings: what the person must be told.
     """
@@ -37,6 +38,7 @@ class LeafContext:
     notes: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     lasting: Path | None = None
+    memory_bytes: int | None = None
 
     def path(self, digest: Digest) -> Path:
         """A read-only file with the object's bytes."""

@@ -142,10 +142,21 @@ class LocalExecutor:
         jobs: how many actions run at once.
         threads: threads of each worker; part of the environment of E stages, so it is one unless the person says otherwise.
         tools: external tools by name, handed to the stages.
+        memory_bytes: the most that weights of models may take in a worker; None as the person's LEDGER_MEMORY_BYTES says.
     """
 
-    def __init__(self, root: Path, scratch: Path, *, jobs: int, threads: int = 1, tools: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        scratch: Path,
+        *,
+        jobs: int,
+        threads: int = 1,
+        tools: Mapping[str, str] | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
         self._root, self._scratch, self._jobs, self._threads, self._tools = root, scratch, jobs, threads, dict(tools or {})
+        self._memory = {} if memory_bytes is None else {"LEDGER_MEMORY_BYTES": str(memory_bytes)}
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._count = 0
@@ -213,7 +224,7 @@ class LocalExecutor:
     def _start(self, job: Job) -> _Worker:
         replies, far_end = os.pipe()
         log_fd, log = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=self._scratch)
-        environment = worker_variables(self._threads, self._tools, network=job.network)
+        environment = worker_variables(self._threads, self._tools, network=job.network) | self._memory
         command = [sys.executable, "-m", "stages.worker", str(self._root), str(far_end)]
         try:
             process = subprocess.Popen(

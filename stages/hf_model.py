@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,27 @@ if TYPE_CHECKING:
 
 LoadIn = Literal["auto", "checkpoint", "float32", "bfloat16", "float16"]
 """Type of the weights in memory: `checkpoint` as config.json says, `auto` the same on a GPU and float32 on a CPU."""
+
+
+def held_bytes(folder: Path, load_in: LoadIn) -> int:
+    """What the weights of a folder will take in memory, by the headers of its files; nothing is loaded.
+
+    Raises:
+        InputError: a file that is no safetensors file.
+    """
+    import torch
+
+    from stages.safetensors_file import BITS, read_header
+
+    if load_in == "auto":
+        load_in = "checkpoint" if torch.cuda.is_available() else "float32"
+    size = {"float32": 32, "bfloat16": 16, "float16": 16}.get(load_in)
+    bits = 0
+    for shard in sorted(folder.glob("*.safetensors")):
+        with shard.open("rb") as file:
+            header = read_header(file, shard.name, shard.stat().st_size)
+        bits += sum(prod(item.shape) * (size or BITS[item.dtype]) for item in header.tensors)
+    return bits // 8
 
 
 def load(folder: Path, load_in: LoadIn) -> tuple[Any, torch.device]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from stages import named_models
+from stages import combiner_fit, many_worlds_fit, named_models
 from stages.errors import InputError, PluginError, RecipeError, SpecError
 from stages.stage import Context, Input, Leaf, Node, Outcome, Ref
 from store.digest import Digest
@@ -21,7 +21,7 @@ class ManyWorldsEnsemble:
             in no order: who of them become members, that says.
         take: with a team: its members in its order, or the `best` single model alone.
         target: with a team: who is the first member, in the team or not; None for the first of the team.
-        combiner, settings: one of `alloy_ledger.combiners`.
+        combiner, settings: one of `alloy_ledger.combiners`. With an input `fit` its settings are those that were fitted.
         skip_below: members with a smaller share are skipped for a while; 0, exact, never.
         tolerance: the part of the probability that may wait to be computed; 0 is exact.
     """
@@ -62,8 +62,15 @@ def lower(call: Any) -> Any:
     from stages import lowering
 
     entry = call.entry
+    limit = entry.fields.get("vramGb", 0)
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0:
+        raise RecipeError(f"{entry.where('vramGb')}vramGb is {limit!r}; it is how many GiB the members' weights may take at once")
     team, found = _named(call)
-    own = {key: value for key, value in entry.fields.items() if key not in ("targetModel", "specialists", "team")}
+    if team is not None and {"fit", "fitDataset"} & set(entry.fields):
+        raise RecipeError(f"{entry.where('fit')}a fit is of members that are named, and here a team says who they are: name them")
+    fitted = many_worlds_fit.taken(call, found)
+    own = {key: value for key, value in entry.fields.items() if key not in ("targetModel", "specialists", "team", "fit", "fitDataset")}
+    own |= {} if fitted is None else {"combiner": fitted[0]}
     for key, better in (("members", "targetModel and specialists"), ("target", "targetModel")):
         if key in own:
             raise RecipeError(f"{entry.where(key)}unknown key {key!r} in {entry.type}; write {better}")
@@ -81,6 +88,8 @@ def lower(call: Any) -> Any:
     spec = replace(spec, settings=_complete(spec))
     inputs: dict[str, Input] = {f"model-{name}": model for name, _, model in found} | ({} if team is None else {"team": team})
     nodes = [node for _, made, _ in found for node in made]
+    if fitted is not None:
+        nodes, inputs = [*nodes, *fitted[1]], {**inputs, "fit": fitted[2]}
     return lowering.Lowered((*nodes, Node(call.id, STAGE.name, spec, inputs)), {"model": Ref(call.id, "model")})
 
 
@@ -172,7 +181,7 @@ STAGE = Leaf(
     name="many-worlds-ensemble",
     version=1,
     spec=ManyWorldsEnsemble,
-    inputs=("team*", "model-*"),  # a team is optional
+    inputs=("fit*", "team*", "model-*"),  # a fit and a team are optional
     outputs=("model",),
     purity="P",
     run="stages.many_worlds_ensemble:run",
@@ -193,12 +202,18 @@ def run(spec: ManyWorldsEnsemble, inputs: Mapping[str, Digest], context: Context
     from stages.tensors import read_config
     from store import tree
 
-    given = {name.removeprefix("model-") for name in inputs if name != "team"}
+    given = {name.removeprefix("model-") for name in inputs if name not in ("fit", "team")}
     if given != set(spec.members):
         raise SpecError(f"members are {', '.join(spec.members)}; given are {', '.join(sorted(given)) or 'none'}")
     names = _chosen(spec, context.store.read(inputs["team"])) if "team" in inputs else spec.members
     if "team" not in inputs and (spec.take, spec.target) != ("team", None):
         raise SpecError("take and target choose among the candidates of a team, and there is no input team")
+    if "fit" in inputs:
+        of = {name: inputs[f"model-{name}"] for name in names}
+        combiner, settings = combiner_fit.fitted(context.store.read(inputs["fit"]), of)
+        if combiner != spec.combiner:
+            raise SpecError(f"the fit is of {combiner}, the ensemble's combiner {spec.combiner}")
+        spec = replace(spec, settings=settings)
     _refuse_unfit(spec, len(names))
     members = []
     for name in names:

@@ -63,6 +63,15 @@ class Telling(Protocol):
         ...
 
 
+@runtime_checkable
+class Foreseeing(Protocol):
+    """An `Answerer` that saves work when it hears beforehand what it will be asked."""
+
+    def expect(self, asked: Sequence[tuple[bytes, Sequence[bytes]]]) -> None:
+        """These prompts, each with continuations whose likelihood will be asked. Answers are the same without; faults are told then."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """What is asked, as it is read by the model.
@@ -176,6 +185,10 @@ def answer(
         InputError: as the answerer, with the question's id; or a log-likelihood that is not finite.
     """
     found = []
+    if isinstance(answerer, Foreseeing):
+        answerer.expect(
+            [(item.prompt.encode(), [text.encode() for text in item.continuations]) for item in questions if item.continuations]
+        )
     for done, item in enumerate(questions, start=1):
         prompt, about = item.prompt.encode(), list[Mapping[str, Any]]()
         try:
@@ -273,7 +286,8 @@ def _answer_from(item: Any) -> Answer:
             except (binascii.Error, ValueError) as error:
                 raise InputError(f"file of answers: {item['id']}: {error}") from error
     raise InputError(
-        f"file of answers: each has an id and one of logLikelihoods, text, base64, with about (as many as there are answers) or none; got {item!r:.80}"
+        "file of answers: each has an id and one of logLikelihoods, text, base64, with about (as many as there are answers) or none; "
+        f"got {item!r:.80}"
     )
 
 

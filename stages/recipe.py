@@ -85,6 +85,13 @@ class Recipe:
     source_line: int = 0
     variants: Mapping[str, tuple[StageEntry, ...]] = field(default_factory=dict)
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """What the weights of models may take at once in a worker: the least `vramGb` (of 2**30 bytes) that a stage asks for."""
+        asked = [entry.fields.get("vramGb") for entries in self.variants.values() for entry in entries]
+        known = [float(value) for value in asked if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0]
+        return int(min(known) * 2**30) if known else None
+
 
 def load(path: Path) -> Recipe:
     """Read a recipe file (YAML or JSON).

@@ -113,6 +113,7 @@ class Runner:
         self._folder, self._store, self._log, self._policy = folder, store, log, standing.of(log, policy)
         self._options, self._tell, self._clock = options, on_event, clock
         self._hands = hands or self._local_hands
+        self._memory_bytes: int | None = None
         self._stages: dict[str, Stage] = {}
         self._environments: dict[str, Digest] = {}
         self._stats = StatCache(folder / "stat.sqlite")
@@ -143,6 +144,7 @@ class Runner:
         with leases.shared_with_gc(self._folder / "runs"):
             recipe = self._pinned(recipe)
             plan = lower(recipe, self._material)
+            self._memory_bytes = recipe.memory_bytes
             facts: dict[str, Any] = {"recipe": recipe.name, "startedOn": record.utc(began)}
             facts["roots"] = sorted(str(digest) for digest in plan.materials.values())
             note = self._folder / "runs" / f"{run_id.replace('/', '@')}.json"
@@ -257,7 +259,14 @@ class Runner:
 
     def _local_hands(self) -> Executor:
         options = self._options
-        return LocalExecutor(self._folder, self._store.scratch(), jobs=options.jobs, threads=options.threads, tools=options.tools)
+        return LocalExecutor(
+            self._folder,
+            self._store.scratch(),
+            jobs=options.jobs,
+            threads=options.threads,
+            tools=options.tools,
+            memory_bytes=self._memory_bytes,
+        )
 
     def _material(self, path: Path) -> Digest:
         """Something the recipe names on disk, taken into the store by reference where that is safe."""

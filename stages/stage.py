@@ -103,6 +103,8 @@ class Context(Protocol):
     """Lives as long as the worker: keep a loaded model here under its digest."""
     tools: Mapping[str, str]
     """External tools the user named, e.g. `llama-cpp` -> folder."""
+    memory_bytes: int | None
+    """The most that weights of models may take at once; None for no limit. It may cost time, and must change no answer."""
 
     def path(self, digest: Digest) -> Path:
         """A read-only file with the object's bytes."""

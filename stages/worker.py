@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
         on_progress=lambda done, total, unit: reply("progress", done=done, total=total, unit=unit),
         on_warning=lambda message: reply("warning", message=message),
         lasting=root / UNFINISHED,
+        memory_bytes=int(os.environ.get("LEDGER_MEMORY_BYTES") or 0) or None,
     )
     try:
         for line in sys.stdin.buffer:

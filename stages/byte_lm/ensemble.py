@@ -263,7 +263,9 @@ class _Decoder:
             try:
                 symbols = self._some(max_bytes - len(made))
             except TooLong:
-                break
+                if not self._nearer():
+                    break
+                continue
             before = len(self.run.parts) - len(symbols)
             for number, symbol in enumerate(symbols, start=1):
                 if symbol == END or len(made) == max_bytes:
@@ -275,6 +277,17 @@ class _Decoder:
                     return self._end()
             self._wake(len(made))
         return self._end()
+
+    def _nearer(self) -> bool:
+        """At the end of what a member reads, go on byte by byte: a text ends at the same place however far one goes ahead."""
+        if self.reach == 0:
+            return False
+        self.reach, self.rest = 0, 1 << 30
+        for number in range(len(self.sessions)):
+            if self.awake[number]:
+                self.sessions[number].cut(self.begin + len(self.run.text))
+                self.sessions[number].tolerance = self.owner.members[number].tolerance
+        return True
 
     def _end(self) -> Run:
         import numpy as np

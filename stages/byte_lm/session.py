@@ -230,6 +230,12 @@ class Session:
             if bound > self.tolerance * (masses.sum() + bound):
                 for node in waiting:
                     self._count(node, place)
+                # Where rows begin late, all that was known of these nodes is that they go on from the root: their own
+                # probability can be too small beside its.
+                nearer = max(self._log_p(item.node) for item in alive)
+                if nearer != reference:
+                    reference, masses = nearer, np.zeros(SYMBOLS)
+                    self._add(masses, counted, reference, place)
                 self._add(masses, [item for item in alive if item.node.since == place and item not in counted], reference, place)
             else:
                 self._spread(masses, [item for item in alive if item.node.since is None], reference, place)

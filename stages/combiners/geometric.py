@@ -103,7 +103,7 @@ def fit(texts: Sequence[tuple[NDArray[np.float64], Sequence[int]]]) -> tuple[flo
     if not texts or not any(len(symbols) for _, symbols in texts):
         raise InputError("there are no texts to fit weights on")
     rows = np.concatenate([part[: len(symbols)] for part, symbols in texts])
-    symbols = np.concatenate([np.asarray(symbols, dtype=np.intp) for _, symbols in texts])
+    symbols = np.concatenate([np.asarray(list(symbols), dtype=np.intp) for _, symbols in texts])
     chosen = rows[np.arange(len(symbols)), :, symbols]
     if not np.isfinite(chosen).all():
         raise InputError("a member gives probability 0 to a symbol of the fitting texts")

@@ -19,6 +19,7 @@ from stages.byte_lm import in_turn
 from stages.byte_lm.byte_lm import ByteLm
 from stages.byte_lm.ensemble import Ensemble, Pick, combine, greedy, sampler
 from stages.byte_lm.first_token_boost import FirstTokenBoost
+from stages.byte_lm.in_turn import InTurnEnsemble
 from stages.byte_lm.spoken import about
 from stages.byte_lm.token_member import TokenMember
 from stages.byte_lm.unite import Unite
@@ -281,6 +282,32 @@ def test_in_turn_is_as_together_with_one_member_in_memory(members: list[ByteLm])
         assert run.state.loss == pytest.approx(expected.state.loss, abs=1e-3)
         assert run.loads >= 3 * run.rounds
     assert max(most) == 1
+
+
+def test_likelihoods_in_turn_are_those_of_together_to_the_bit(members: list[ByteLm], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each member reads the same pieces in both ways; expected together, a question costs one loading of each, else one for itself."""
+    alive: list[weakref.ref[ByteLm]] = []
+    most: list[int] = []
+    kinds = (("bytes", "llama", 0), ("gpt2", "gpt_neox", 1), ("sentencepiece", "mixtral", 2))
+    loaders = [_Watched(partial(small, kind, family, seed=seed), alive, most) for kind, family, seed in kinds]
+    rule = find("fixed-share", {}, 3)
+    monkeypatch.setattr("stages.byte_lm.ensemble.PIECE", 16)
+    monkeypatch.setattr("stages.byte_lm.in_turn.PIECE", 16)
+    together, alone = Ensemble(members, rule), InTurnEnsemble(loaders, rule, Ensemble(members, rule).names)
+    asked = [(PROMPT, [b" left", b" right + left", b"\n"]), (b"x" * 40, [b"y"]), (b"", [b"a"])]
+    alone.expect([*asked, (b"\xff", [b"a", b"b"])])
+    loaded = len(alive)
+    for prompt, continuations in asked:
+        for text in continuations:
+            assert alone.loglikelihood_about(prompt, text) == together.loglikelihood_about(prompt, text)
+    for text in (b"a", b"b"):
+        with pytest.raises(InputError, match="UTF-8"):
+            alone.loglikelihood(b"\xff", text)
+    with pytest.raises(InputError, match="no continuation"):
+        alone.loglikelihood(PROMPT, b"")
+    assert (loaded, len(alive), max(most)) == (3, 3, 1)
+    assert alone.loglikelihood(PROMPT, b" new") == together.loglikelihood(PROMPT, b" new")
+    assert len(alive) == 6
 
 
 def test_a_stop_ends_both_ways_alike(members: list[ByteLm]) -> None:

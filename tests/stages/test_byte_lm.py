@@ -223,6 +223,20 @@ def test_a_text_can_be_cut_back_and_go_on() -> None:
     assert np.allclose(np.exp(session.rows(0, 15)), np.exp(read(lm, b"def add_all(x)").rows(0, 15)), atol=1e-5)
 
 
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3])
+def test_rows_may_begin_late_in_an_unlikely_text(tolerance: float) -> None:
+    """A text less likely than the smallest number there is: what comes next is what it is after reading it from its first byte."""
+    lm = small("bytes", "llama", tolerance=tolerance)
+    text = bytes(32 + (7 * number * number) % 90 for number in range(220))
+    whole = read(lm, text)
+    assert whole.log_probability(len(text)) < -750
+    late = lm.session()
+    late.push(text)
+    np.testing.assert_allclose(
+        late.rows(len(text), len(text) + 1), whole.rows(len(text), len(text) + 1), atol=max(1e-4, 20 * tolerance), rtol=0
+    )
+
+
 def test_a_prompt_may_end_anywhere() -> None:
     """Cutting a prompt in mid-word changes nothing: P(continuation | prompt) is P(both) / P(prompt), wherever the seam is."""
     lm = small()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from stages import ensemble_tree, lowering, recipe
-from stages.byte_lm import byte_lm
+from stages.byte_lm import byte_lm, in_turn
 from stages.byte_lm.byte_lm import ByteLm
 from stages.byte_lm.ensemble import Ensemble, combine
 from stages.byte_lm.first_token_boost import FirstTokenBoost
@@ -21,12 +23,13 @@ from stages.byte_lm.unite import Unite
 from stages.combiners.combiner import find
 from stages.ensemble_tree import EnsembleConfig, Member
 from stages.errors import InputError, PluginError, RecipeError, SpecError
+from stages.hf_model import held_bytes
 from stages.many_worlds_ensemble import ManyWorldsEnsemble
 from stages.question_benchmark import QuestionBenchmark
 from stages.question_block import answerer
 from stages.question_compare import QuestionCompare, Row
 from stages.question_kinds import Asking, Kind
-from stages.questions import Answerer
+from stages.questions import Answerer, Question, answer
 from stages.stage import spec_from_json, spec_to_json
 from store import canonical, tree
 from store.digest import Digest
@@ -329,6 +332,71 @@ def test_what_cannot_be_read_is_refused_and_a_full_window_ends_a_text(worlds: Wo
     assert made[:7] == found.generate(b"a b c d " * 8, 7, [])
 
 
+# --- memory --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limited(worlds: Worlds) -> Iterator[Callable[[int | None], None]]:
+    """Sets the limit of memory."""
+
+    def limit(value: int | None) -> None:
+        worlds.direct.context.memory_bytes = value
+
+    yield limit
+    limit(None)
+
+
+def test_a_limit_of_memory_decides_how_members_are_loaded_and_nothing_else(
+    worlds: Worlds, limited: Callable[[int | None], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the sum of the weights all are together; one byte less, at most one is alive at a time, and no more weights than the largest's."""
+    sizes = {name: held_bytes(folder, "auto") for name, folder in worlds.folders.items()}
+    alive: list[weakref.ref[ByteLm]] = []
+    most: list[int] = []
+    make = byte_lm.load
+
+    def watched(folder: Path, *args: Any, **keys: Any) -> ByteLm:
+        member = make(folder, *args, **keys)
+        assert sum(value.numel() * value.element_size() for value in member.model.model.parameters()) == sizes[folder.name]
+        alive.append(weakref.ref(member))
+        most.append(sum(sizes[one.name] for item in alive if (one := item()) is not None))
+        return member
+
+    asked = [Question(id="c", prompt="def add", continuations=("left", " right")), Question(id="t", prompt="def add(left")]
+    limited(sum(sizes.values()))
+    found = worlds.answers(worlds.ensemble)
+    assert isinstance(found, Ensemble)
+    expected = answer(asked, found, max_bytes=4, stop=())
+    del found
+    gc.collect()
+    monkeypatch.setattr(byte_lm, "load", watched)
+    limited(sum(sizes.values()) - 1)
+    found = worlds.answers(worlds.ensemble)
+    assert answer(asked, found, max_bytes=4, stop=()) == expected
+    assert max(most) == max(sizes.values())
+
+
+def test_a_full_window_ends_a_text_at_the_same_place_in_turn(members: list[ByteLm]) -> None:
+    """Where the smallest window is full; together, byte by byte, and one after another."""
+    rule, full = find("fixed-share", {"share": 0.05}, 2), b"a b c d " * 15
+    window = Ensemble(members, rule).generate(full, 200, [])
+    assert 0 < len(window) < 200
+    assert Ensemble(members, rule, ahead=0).generate(full, 200, []) == window
+    loaders = [lambda member=member: member for member in members]
+    assert bytes(in_turn.generate(loaders, rule, full, 200, segment=16).text) == window
+
+
+def test_a_member_that_exceeds_the_limit_alone_is_refused(worlds: Worlds, limited: Callable[[int | None], None]) -> None:
+    """Named, with its size; before anything is loaded. So is leaving members out, which needs all of them at once."""
+    sizes = {name: held_bytes(folder, "auto") for name, folder in worlds.folders.items()}
+    limited(max(sizes.values()) - 1)
+    with pytest.raises(InputError, match=r"two \(.* GiB\) exceed it alone: raise it"):
+        worlds.answers(worlds.ensemble)
+    limited(max(sizes.values()))
+    with pytest.raises(InputError, match="skipBelow 0"):
+        worlds.answers(worlds.made(replace(SPEC, skip_below=0.1)))
+
+
 def test_settings_of_cost_reach_the_ensemble(worlds: Worlds) -> None:
     """What the tree says is how members are asked; another package's load sees the same."""
     found = worlds.answers(worlds.made(replace(SPEC, skip_below=0.02, tolerance=0.001)))
@@ -399,6 +467,7 @@ def test_the_recipe_form_loads() -> None:
     assert set(node.inputs) == {"model-mine", "model-two", "model-three"}
     assert spec_from_json(ManyWorldsEnsemble, spec_to_json(node.spec)) == node.spec
     asked = next(node for node in plan.graph.nodes if node.id == "eval/many-worlds-ensemble")
+    assert recipe.parse(RECIPE).memory_bytes == 8 * 2**30
     assert str(asked.inputs["model"]) == "Ref(node='many-worlds-ensemble', output='model')"
 
 
@@ -466,6 +535,7 @@ def test_baselines_are_artifacts_that_answer_like_any_ensemble(worlds: Worlds) -
         ),
         ("vramGb: 8", "method: soft-prompt", "line 6: method is 'soft-prompt': that is a bridge"),
         ("vramGb: 8", "method: vote", "line 6: method is 'vote'; it is logit-blend"),
+        ("vramGb: 8", "vramGb: much", "line 6: vramGb is 'much'"),
         ("vramGb: 8", "alpha: 0.2", "line 6: alpha names a combiner and its setting"),
     ],
 )
@@ -479,6 +549,7 @@ def test_faults_of_recipes_are_told_with_their_line(old: str, new: str, message:
 def test_from_recipe_to_signed_evaluation(worlds: Worlds, tmp_path: Path) -> None:
     """Through the runner and its workers: the ensemble is made once, and its accuracy is a signed claim about it."""
     from stages import events
+    from stages.runner import RunFailedError
     from tests.homes import Home
 
     (tmp_path / "set.jsonl").write_bytes(lines(NUMBERS))
@@ -500,3 +571,7 @@ def test_from_recipe_to_signed_evaluation(worlds: Worlds, tmp_path: Path) -> Non
     assert (first.name, second.name) == ("one", "two")
     home.run(text)
     assert not home.heard(events.Started)
+    home.run(text.replace("settings:", "vramGb: 8, settings:"))
+    assert not home.heard(events.Started)
+    with pytest.raises(RunFailedError, match="exceed it alone"):
+        home.run(text.replace("settings:", "vramGb: 0.00001, settings:").replace("questions: 2", "questions: 2, blockQuestions: 1"))
