@@ -95,9 +95,9 @@ def _read(file: Digest, context: Context) -> Read:
     from stages.team.next_byte import Read
 
     tensors = tensor_file.read(context.path(file), FORM).tensors
-    if set(tensors) != {"bytes", "rows", "texts"}:
-        raise InputError(f"{file.short}: byte-rows hold bytes, rows and texts; this has {', '.join(tensors)}")
-    starts = tensors["texts"].numpy()
+    if set(tensors) != {"bytes", "rows", "starts"}:
+        raise InputError(f"{file.short}: byte-rows hold bytes, rows and starts; this has {', '.join(tensors)}")
+    starts = tensors["starts"].numpy()
     return Read(
         rows=tensors["rows"].numpy(),
         symbols=tensors["bytes"].numpy().astype(np.int64),

@@ -84,7 +84,7 @@ class Asked:
             texts = Node(f"{call.id}/texts-{use.label}", "question-blocks", cut, {"dataset": dataset})
             nodes.append(texts)
             for name, model in models.items():
-                asked: dict[str, Input] = {"model": model, "questions": Ref(texts.id, question_blocks.name(0))}
+                asked: dict[str, Input] = {"model": model, "texts": Ref(texts.id, question_blocks.name(0))}
                 node = Node(f"{call.id}/{name}-bytes-{use.label}", "byte-rows", ByteRows(max_bytes=limit, load_in=spec.load_in), asked)
                 nodes.append(node)
                 inputs[input_name("rows", name, use.label)] = Ref(node.id, "rows")

@@ -132,13 +132,13 @@ def test_models_are_read_once_and_compared_without_them(tmp_path: Path) -> None:
         questions.block([Question(id=f"q{n}", prompt=text) for n, text in enumerate(("def add(", "é = 1\n", "no room for this"))])
     )
     made = {
-        name: direct.run("byte-rows", ByteRows(max_bytes=20), {"model": model, "questions": asked})["rows"]
+        name: direct.run("byte-rows", ByteRows(max_bytes=20), {"model": model, "texts": asked})["rows"]
         for name, model in models.items()
     }
     alone = direct.run("many-worlds-ensemble", ManyWorldsEnsemble(members=("a",)), {"model-a": models["a"]})["model"]
-    assert direct.run("byte-rows", ByteRows(max_bytes=20), {"model": alone, "questions": asked})["rows"] == made["a"]
+    assert direct.run("byte-rows", ByteRows(max_bytes=20), {"model": alone, "texts": asked})["rows"] == made["a"]
     file = tensor_file.read(direct.context.path(made["a"]), FORM)
-    assert file.tensors["texts"].tolist() == [0, 8, 15]
+    assert file.tensors["starts"].tolist() == [0, 8, 15]
     assert bytes(file.tensors["bytes"].tolist()) == "def add(é = 1\n".encode()
     expected = np.concatenate([byte_lm.load(folders["a"]).rows(text.encode())[:-1] for text in ("def add(", "é = 1\n")])
     assert np.array_equal(file.tensors["rows"].numpy(), expected.astype(np.float32))
@@ -153,10 +153,10 @@ def test_models_are_read_once_and_compared_without_them(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no input rows-c-sums"):
         direct.run("byte-divergence", ByteDivergence(candidates=("a", "c"), benchmarks=("sums",)), inputs)
     with pytest.raises(InputError, match="raise divergenceBytes"):
-        direct.run("byte-rows", ByteRows(max_bytes=7), {"model": models["a"], "questions": asked})
+        direct.run("byte-rows", ByteRows(max_bytes=7), {"model": models["a"], "texts": asked})
     both = direct.run("many-worlds-ensemble", ManyWorldsEnsemble(members=("a", "b")), {f"model-{name}": models[name] for name in "ab"})
     with pytest.raises(InputError, match="ensembles of one"):
-        direct.run("byte-rows", ByteRows(), {"model": both["model"], "questions": asked})
+        direct.run("byte-rows", ByteRows(), {"model": both["model"], "texts": asked})
 
 
 # --- in recipes --------------------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def lower(text: str) -> dict[str, Any]:
 def test_one_more_candidate_reads_only_itself() -> None:
     """A file for each model and block; the search embeds the comparison; all other actions stay what they were."""
     less, more = lower(RECIPE), lower(RECIPE.replace("[one, two]", "[one, two, three]"))
-    assert less["team-search/one-bytes-gsm8k"].inputs["questions"] == Ref("team-search/texts-gsm8k", "questions-00000")
+    assert less["team-search/one-bytes-gsm8k"].inputs["texts"] == Ref("team-search/texts-gsm8k", "questions-00000")
     assert less["team-search/texts-gsm8k"].spec.block_questions == 40
     assert less["team-search/one-bytes-gsm8k"].spec == ByteRows(max_bytes=5000)
     assert less["team-search/bytes"].spec == ByteDivergence(
