@@ -43,8 +43,8 @@ def load(model: Digest, context: Context, load_in: LoadIn, folder: Path | None =
     if combiner.answerer is not None:
         if not together:
             raise InputError(
-                f"combiner {config.combiner} reads all members at every step, and they do not fit into memory together: raise vramGb, or take "
-                "a combiner that reads bytes"
+                f"combiner {config.combiner} reads all members at every step, and they do not fit into memory together: raise vramGb, "
+                "or take a combiner that reads bytes"
             )
         return combiner.answerer(settings, tuple(folders.values()), load_in)
     rule = find(config.combiner, config.settings, len(config.members))

@@ -170,7 +170,7 @@ def test_texts_without_what_counts_are_refused(worlds: Worlds) -> None:
     spec = replace(SPEC, sets=(FitSet(kind="code-execution"),), fit=replace(SPEC.fit, scored="answer"))
     with pytest.raises(InputError, match="scored: all"):
         worlds.fit(spec, lines([CODE]))
-    with pytest.raises(InputError, match=r"fitting text long: .*longer than the model reads"):
+    with pytest.raises(InputError, match=r"text long: .*longer than the model reads"):
         worlds.fit(replace(SPEC, sets=(FitSet(kind="texts"),)), lines([{"id": "long", "text": "x y z " * 200}]))
 
 
