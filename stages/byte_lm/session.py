@@ -313,6 +313,7 @@ class Session:
                 todo[above] = None
                 above = above.parent
         ordered = sorted(todo, key=lambda node: node.number)
+        self.cache.refuse(max((node.position for node in ordered), default=0))  # before anything counts as computed
         for begin in range(0, len(ordered), self._chunk):
             part = ordered[begin : begin + self._chunk]
             ids: list[int] = []

@@ -110,8 +110,7 @@ class TokenCache:
         import numpy as np
         import torch
 
-        if max(positions) >= self.owner.length:
-            raise TooLong(f"a text of more than {self.owner.length} tokens is longer than the model reads; give a shorter one")
+        self.refuse(max(positions))
         model, count = self.owner.model, len(ids)
         total = self.columns + count
         seen = np.zeros((count, total), dtype=np.bool_)
@@ -133,6 +132,15 @@ class TokenCache:
         if not np.isfinite(found).all():
             raise InputError("the model gives a logit that is not a finite number: its weights hold NaN or infinity, or overflow")
         return found
+
+    def refuse(self, position: int) -> None:
+        """Refuse a sequence that is longer than the model reads.
+
+        Raises:
+            TooLong: the position is beyond.
+        """
+        if position >= self.owner.length:
+            raise TooLong(f"a text of more than {self.owner.length} tokens is longer than the model reads; give a shorter one")
 
     def keep(self, columns: Sequence[int]) -> None:
         """Drop all other columns; those kept are numbered anew in the order given."""

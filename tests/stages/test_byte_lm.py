@@ -290,6 +290,21 @@ def test_a_text_that_is_too_long_is_refused() -> None:
     assert len(lm.generate(b"a" * 250, 50, ())) <= 6
 
 
+@pytest.mark.parametrize("tolerance", [0.0, 0.2])
+def test_a_text_that_was_too_long_can_be_cut_back(tolerance: float) -> None:
+    """What was asked for in vain does not count as computed: shorter texts give the rows that they give afresh."""
+    lm = small(tolerance=tolerance)
+    lm.model.length = 24
+    text = b"a zq the mill, \x7f\x7f" * 9
+    session = lm.session()
+    session.push(text)
+    with pytest.raises(InputError, match="24 tokens"):
+        session.rows(4, len(text))
+    for length in (20, 12, 6):
+        session.cut(length)
+        np.testing.assert_allclose(np.exp(session.rows(4, length + 1)), np.exp(lm.rows(text[:length], 4)), atol=1e-5 + tolerance / 10)
+
+
 def test_a_model_that_ignores_the_tree_is_refused() -> None:
     """Positions by cache length instead of position ids, as some models do it, would give wrong numbers silently."""
     lm = small()
