@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from stages.byte_lm.ensemble import Pick, Watch
+
 CoverRule = Literal["valid", "all"]
 
 
@@ -85,23 +87,32 @@ class ByteLm:
 
     def generate(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes]) -> bytes:
         """The most likely next byte again and again; the lower one of two alike."""
+        return self.run(prompt, max_bytes, stop)[0]
+
+    def run(
+        self, prompt: bytes, max_bytes: int, stop: Sequence[bytes] = (), pick: Pick | None = None, watch: Watch | None = None
+    ) -> tuple[bytes, bool]:
+        """Generate: (text, whether the model ended it). `pick` and `watch` as for an ensemble; greedy without."""
         session = self.session()
         session.push(prompt)
         made = bytearray()
         while len(made) < max_bytes:
             try:
-                symbol = int(session.rows(session.length, session.length + 1)[0].argmax())
+                row = session.rows(session.length, session.length + 1)[0]
             except TooLong:
                 break
+            symbol = int(row.argmax()) if pick is None else pick(row, len(made))
             if symbol == END:
-                break
+                return bytes(made), True
             made.append(symbol)
             end = stopped(made, stop)
             if end is not None:
-                return bytes(made[:end])
+                return bytes(made[:end]), False
+            if watch is not None and watch(made):
+                break
             session.push(bytes([symbol]))
             session.settle(session.length)
-        return bytes(made)
+        return bytes(made), False
 
 
 class LastPrompt:

@@ -38,6 +38,8 @@ NAP, LONGEST_NAP = 32, 512
 
 Pick = Callable[["NDArray[np.float64]", int], int]
 """The symbol to say, of log probabilities (257,), at the n-th byte of a generation."""
+Watch = Callable[[bytearray], bool]
+"""Told the text after every byte that was generated; True ends it there. It must not change the text."""
 
 
 def greedy(row: NDArray[np.float64], place: int) -> int:
@@ -71,6 +73,7 @@ class Run:
 
     Attributes:
         text: bytes generated.
+        ended: the end of the text was said, rather than a stop, a watcher, the bytes allowed or a member's length ending it.
         state: of the combiner at the end: losses of all, prompt included.
         shares: (n, M) of every byte generated. parts: (n, M) of every symbol said, what ended the text among them.
         price: nats that leaving members out cost on the bytes generated, as far as they have caught up.
@@ -85,6 +88,7 @@ class Run:
     asked: list[int] = field(default_factory=list)
     followed: list[int] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
+    ended: bool = False
 
 
 class Ensemble:
@@ -149,7 +153,7 @@ class Ensemble:
         own = tuple(member.name for member in self.members)
         return own if all(own) and len(set(own)) == len(own) else tuple(str(number) for number in range(len(own)))
 
-    def run(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes] = (), pick: Pick = greedy) -> Run:
+    def run(self, prompt: bytes, max_bytes: int, stop: Sequence[bytes] = (), pick: Pick = greedy, watch: Watch | None = None) -> Run:
         """Generate, and tell how it went.
 
         Raises:
@@ -158,7 +162,7 @@ class Ensemble:
         """
         sessions, state, first = self._warm(prompt)
         self._prompt = None  # the sessions go on from here, and forget what they do not need
-        run = _Decoder(self, sessions, state, first, pick).go(max_bytes, stop)
+        run = _Decoder(self, sessions, state, first, pick).go(max_bytes, stop, watch)
         check(self.rule, run.state)
         return run
 
@@ -255,7 +259,7 @@ class _Decoder:
         self.run = Run(state, asked=[0] * count, followed=[0] * count, skipped=[0] * count)
         self.reach, self.rest = min(4, owner.ahead), 0
 
-    def go(self, max_bytes: int, stop: Sequence[bytes]) -> Run:
+    def go(self, max_bytes: int, stop: Sequence[bytes], watch: Watch | None) -> Run:
         """Say byte after byte."""
         made = self.run.text
         while len(made) < max_bytes:
@@ -269,11 +273,14 @@ class _Decoder:
             before = len(self.run.parts) - len(symbols)
             for number, symbol in enumerate(symbols, start=1):
                 if symbol == END or len(made) == max_bytes:
+                    self.run.ended = symbol == END
                     return self._end()
                 made.append(symbol)
                 end = stopped(made, stop)
                 if end is not None:
                     del made[end:], self.run.parts[before + number :]
+                    return self._end()
+                if watch is not None and watch(made):
                     return self._end()
             self._wake(len(made))
         return self._end()

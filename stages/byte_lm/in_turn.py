@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stages.byte_lm.byte_lm import ByteLm, log_likelihood, stopped
-from stages.byte_lm.ensemble import PIECE, Pick, combine, greedy
+from stages.byte_lm.ensemble import PIECE, Pick, Watch, combine, greedy
 from stages.byte_lm.spoken import about
 from stages.byte_lm.token_tree import TooLong
 from stages.byte_lm.vocabulary import END
@@ -35,6 +35,7 @@ class InTurn:
     Attributes:
         state: of the combiner at the end, prompt included.
         parts: (n, M) of every symbol said, what ended the text among them.
+        ended: see `stages.byte_lm.ensemble.Run`.
         loads: how often a member was loaded; rounds: of all members.
     """
 
@@ -43,6 +44,7 @@ class InTurn:
     parts: list[NDArray[np.float64]] = field(default_factory=list)
     loads: int = 0
     rounds: int = 0
+    ended: bool = False
 
 
 class InTurnEnsemble:
@@ -156,6 +158,7 @@ def generate(
     *,
     segment: int = 64,
     pick: Pick = greedy,
+    watch: Watch | None = None,
 ) -> InTurn:
     """Generate by segments.
 
@@ -167,6 +170,7 @@ def generate(
         stop: where one of these begins, the text ends before it.
         segment: bytes that one member writes alone.
         pick: as in `stages.byte_lm.ensemble`.
+        watch: likewise.
 
     Raises:
         InputError: the prompt is no UTF-8, or longer than a member reads.
@@ -203,11 +207,14 @@ def generate(
             run.parts.append(rule.parts(run.state, rows, awake))
             run.state = rule.observe(run.state, rows, mixed, symbol)
             if symbol == END:
+                run.ended = True
                 return _checked(rule, run)
             run.text.append(symbol)
             end = stopped(run.text, stop)
             if end is not None:
                 del run.text[end:]
+                return _checked(rule, run)
+            if watch is not None and watch(run.text):
                 return _checked(rule, run)
             if found:
                 rows = found[step]
