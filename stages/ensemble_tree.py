@@ -1,6 +1,7 @@
-"""An ensemble as a tree: `config.json`, and each member's files under `members/<name>/`. Nothing is copied, and nothing is trained.
+"""An ensemble as a tree: `config.json`, each member's files under `members/<name>/`, and what lets transformers load the folder.
 
-A member is named by the digest of its own tree, so whoever holds an ensemble can tell that it is made of these models and no others.
+Nothing is copied, and nothing is trained. A member is named by the digest of its own tree, so whoever holds an ensemble can tell that it is
+made of these models and no others. The files for transformers are the same in every ensemble (`shipped`); see docs/avengers.md.
 
 >>> config = EnsembleConfig(combiner="bayes", settings={}, members=(Member("one", Digest.of(b"its tree")),))
 >>> EnsembleConfig.parse(config.to_bytes()) == config
@@ -11,8 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from ledger.errors import HubError
+from ledger.hub import check_commit, check_repo
 from stages.errors import InputError
 from stages.tensors import parse_config, read_config
 from store import canonical, tree
@@ -22,18 +27,63 @@ from store.errors import DigestError
 from store.tree import Tree, TreeEntry
 
 MODEL_TYPE = "many-worlds-ensemble"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Raised whenever a file of `shipped` changes, too: an ensemble of one version has the same files everywhere."""
 CONFIG = "config.json"
-_FOLDER = "members/"
-_KEYS = {"combiner", "format_version", "members", "model_type", "skip_below", "tolerance"}
+FOLDER = "members/"
+AUTO_MAP = {
+    "AutoConfig": "configuration_avengers.AvengersConfig",
+    "AutoModelForCausalLM": "modeling_avengers.AvengersModel",
+}
+"""Where transformers finds the classes, as it writes them."""
+ARCHITECTURES = ["AvengersModel"]
+_KEYS = {"architectures", "auto_map", "combiner", "format_version", "members", "model_type", "skip_below", "tolerance"}
+_SHIPPED = (
+    "configuration_avengers.py",
+    "generation_config.json",
+    "modeling_avengers.py",
+    "tokenization_avengers.py",
+    "tokenizer_config.json",
+)
+
+
+@cache
+def shipped() -> Mapping[str, bytes]:
+    """Name -> content of the files that lie beside `config.json` in every ensemble, for transformers."""
+    folder = Path(__file__).parent / "avengers" / "shipped"
+    return {name: (folder / name).read_bytes() for name in _SHIPPED}
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A model that takes part: the name of its folder, and the digest of its tree."""
+    """A model that takes part.
+
+    Attributes:
+        name: of its folder.
+        digest: of its tree.
+        repo, commit: of the Hub, for a member whose files are not in the folder; both or neither. No stage makes such an ensemble.
+    """
 
     name: str
     digest: Digest
+    repo: str | None = None
+    commit: str | None = None
+
+    def to_json(self) -> dict[str, str]:
+        """As `config.json` has it."""
+        value = {"digest": str(self.digest), "name": self.name}
+        return value if self.repo is None or self.commit is None else value | {"commit": self.commit, "repo": self.repo}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Member:
+        """Read it back.
+
+        Raises:
+            DigestError, HubError, KeyError, TypeError: it is none.
+        """
+        if "repo" not in value:
+            return cls(value["name"], Digest.parse(value["digest"]))
+        return cls(value["name"], Digest.parse(value["digest"]), check_repo(value["repo"]), check_commit(value["commit"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +106,11 @@ class EnsembleConfig:
         """The file: canonical JSON."""
         return canonical.dumps(
             {
+                "architectures": ARCHITECTURES,
+                "auto_map": AUTO_MAP,
                 "combiner": {"name": self.combiner, "settings": dict(self.settings)},
                 "format_version": FORMAT_VERSION,
-                "members": [{"digest": str(member.digest), "name": member.name} for member in self.members],
+                "members": [member.to_json() for member in self.members],
                 "model_type": MODEL_TYPE,
                 "skip_below": repr(self.skip_below),
                 "tolerance": repr(self.tolerance),
@@ -86,12 +138,12 @@ class EnsembleConfig:
             config = cls(
                 combiner=value["combiner"]["name"],
                 settings=value["combiner"]["settings"],
-                members=tuple(Member(item["name"], Digest.parse(item["digest"])) for item in value["members"]),
+                members=tuple(Member.from_json(item) for item in value["members"]),
                 skip_below=float(value["skip_below"]),
                 tolerance=float(value["tolerance"]),
             )
             same = config.to_bytes() == data
-        except (DigestError, KeyError, TypeError, ValueError) as error:
+        except (DigestError, HubError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"config.json: not that of an ensemble: {type(error).__name__}: {error}") from error
         if not same or not config.members:
             raise InputError(
@@ -102,7 +154,7 @@ class EnsembleConfig:
 
 def folder(name: str) -> str:
     """Where a member's files lie in the tree, with the slash behind."""
-    return f"{_FOLDER}{name}/"
+    return f"{FOLDER}{name}/"
 
 
 def build(store: Cas, config: EnsembleConfig) -> Digest:
@@ -111,8 +163,7 @@ def build(store: Cas, config: EnsembleConfig) -> Digest:
     Raises:
         NotFoundError, TreeError: a member that is not here, or is no tree.
     """
-    data = config.to_bytes()
-    entries = [TreeEntry(CONFIG, store.put(data), len(data))]
+    entries = [TreeEntry(name, store.put(data), len(data)) for name, data in {CONFIG: config.to_bytes(), **shipped()}.items()]
     for member in config.members:
         there = folder(member.name)
         entries += [TreeEntry(there + item.path, item.digest, item.size) for item in tree.load(store, member.digest).entries]
@@ -120,21 +171,27 @@ def build(store: Cas, config: EnsembleConfig) -> Digest:
 
 
 def checked(store: Cas, ensemble: Digest) -> EnsembleConfig:
-    """The config of an ensemble whose members are, file by file, the trees that it names.
+    """The config of an ensemble whose members are, file by file, the trees that it names, and whose other files are as they are made.
 
     Raises:
-        InputError: no ensemble; a member whose files are not those of its digest (all such members are told); files of nobody.
+        InputError: no ensemble; a member whose files are not those of its digest, or not here (all such members are told); a file for
+            transformers that is another than every ensemble of this version has; files of nobody.
     """
     found = tree.load(store, ensemble)
     read_config(store, found)
     config = EnsembleConfig.parse(store.read(found.entry(CONFIG).digest))
-    faults = []
-    left = {item.path for item in found.entries} - {CONFIG}
+    files = {item.path: item.digest for item in found.entries}
+    faults = shipped_faults({name: digest for name, digest in files.items() if name in _SHIPPED})
+    left = set(files) - {CONFIG, *_SHIPPED}
     for member in config.members:
         own = _below(found.entries, folder(member.name))
         left -= {folder(member.name) + item.path for item in own}
         digest = Tree.of(own).digest
-        if digest != member.digest:
+        if member.repo is not None and not own:
+            faults.append(
+                f"member {member.name}: its files are on the Hub ({member.repo}), and a stored ensemble has them: make it of models"
+            )
+        elif digest != member.digest:
             faults.append(f"member {member.name}: its files are {digest.short if own else 'missing'}, expected {member.digest.short}")
     if left:
         faults.append(f"{', '.join(sorted(left)[:5])}: of no member")
@@ -153,6 +210,16 @@ def only(store: Cas, ensemble: Digest) -> Digest | None:
     if len(config.members) > 1:
         return None
     return store.put(Tree.of(_below(tree.load(store, ensemble).entries, folder(config.members[0].name))).to_bytes())
+
+
+def shipped_faults(found: Mapping[str, Digest]) -> list[str]:
+    """What is wrong with the files for transformers of an ensemble (name -> digest), one sentence each."""
+    expected = {name: Digest.of(data) for name, data in shipped().items()}
+    return [
+        f"{name}: {found[name].short if name in found else 'missing'}, expected {digest.short}"
+        for name, digest in expected.items()
+        if found.get(name) != digest
+    ]
 
 
 def _below(entries: Sequence[TreeEntry], prefix: str) -> list[TreeEntry]:

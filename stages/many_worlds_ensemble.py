@@ -179,7 +179,7 @@ def _complete(spec: ManyWorldsEnsemble) -> dict[str, Any]:
 
 STAGE = Leaf(
     name="many-worlds-ensemble",
-    version=1,
+    version=2,
     spec=ManyWorldsEnsemble,
     inputs=("fit*", "team*", "model-*"),  # a fit and a team are optional
     outputs=("model",),

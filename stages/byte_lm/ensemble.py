@@ -281,6 +281,7 @@ class _Decoder:
                     del made[end:], self.run.parts[before + number :]
                     return self._end()
                 if watch is not None and watch(made):
+                    del self.run.parts[before + number :]
                     return self._end()
             self._wake(len(made))
         return self._end()

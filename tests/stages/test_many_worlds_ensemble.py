@@ -101,11 +101,14 @@ def members(worlds: Worlds) -> list[ByteLm]:
 
 
 def test_the_tree_is_the_config_and_the_members_own_blobs(worlds: Worlds) -> None:
-    """Every file of a member is the same object in the ensemble, so only the config and the tree itself are new."""
+    """Every file of a member is the same object in the ensemble, so only the config and the tree itself are new, and what every one has."""
     found = {item.path: item.digest for item in tree.load(worlds.store, worlds.ensemble).entries}
+    assert {name: worlds.store.read(found.pop(name)) for name in ensemble_tree.shipped()} == ensemble_tree.shipped()
     assert json.loads(worlds.store.read(found.pop("config.json"))) == {
+        "architectures": ["AvengersModel"],
+        "auto_map": ensemble_tree.AUTO_MAP,
         "combiner": {"name": "fixed-share", "settings": {"share": "0.05"}},
-        "format_version": 1,
+        "format_version": 2,
         "members": [{"digest": str(worlds.models[name]), "name": name} for name in ("one", "two")],
         "model_type": "many-worlds-ensemble",
         "skip_below": "0.0",
@@ -163,9 +166,24 @@ def test_members_are_checked_before_any_is_loaded(worlds: Worlds, monkeypatch: p
         ({"members__two__more_dot_txt": b"x"}, "member two: its files are"),
         ({"members__three__config_dot_json": b"{}"}, "members/three/config.json: of no member"),
         ({"README_dot_md": b"x"}, "README.md: of no member"),
+        ({"modeling_avengers_dot_py": b"import os"}, "modeling_avengers.py: .*, expected "),
+        ({"tokenizer_config_dot_json": None}, "tokenizer_config.json: missing, expected "),
     ):
         with pytest.raises(InputError, match=message):
             worlds.answers(worlds.changed(**change))
+
+
+def test_a_member_that_is_elsewhere_is_refused(worlds: Worlds) -> None:
+    """A stored ensemble has all its files, so that what is measured is what is stored."""
+    config = ensemble_tree.checked(worlds.store, worlds.ensemble)
+    one = replace(config.members[0], repo="acme/one", commit="0" * 40)
+    files = {
+        name.replace(".", "_dot_").replace("/", "__") for name in (item.path for item in tree.load(worlds.store, worlds.ensemble).entries)
+    }
+    gone: dict[str, bytes | None] = {name: None for name in files if name.startswith("members__one__")}
+    changed = worlds.changed(config_dot_json=replace(config, members=(one, config.members[1])).to_bytes(), **gone)
+    with pytest.raises(InputError, match=r"member one: its files are on the Hub \(acme/one\)"):
+        worlds.answers(changed)
 
 
 def test_members_that_change_places_are_refused(worlds: Worlds) -> None:
@@ -180,11 +198,14 @@ def test_members_that_change_places_are_refused(worlds: Worlds) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format version 2, and this program reads 1"),
+        ({"format_version": 1}, "format version 1, and this program reads 2"),
         ({"more": 1}, "exactly the keys"),
         ({"members": []}, "a member at least"),
         ({"members": [{"name": "one", "digest": "md5:1"}]}, "not that of an ensemble"),
         ({"members": [{"name": "one"}]}, "not that of an ensemble: KeyError"),
+        ({"members": [{"name": "one", "digest": str(Digest.of(b"")), "repo": "a/b", "commit": "main"}]}, "is not a commit"),
+        ({"members": [{"name": "one", "digest": str(Digest.of(b"")), "commit": "0" * 40}]}, "not as the ensemble stage writes it"),
+        ({"auto_map": {}}, "not as the ensemble stage writes it"),
         ({"combiner": "bayes"}, "not that of an ensemble"),
         ({"tolerance": "0"}, "not as the ensemble stage writes it"),
     ],

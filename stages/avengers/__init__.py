@@ -1,0 +1,1 @@
+"""Ensembles as transformers sees them: configuration, tokenizer of bytes, model; loaded from a verified folder (docs/avengers.md)."""
