@@ -132,8 +132,7 @@ def test_models_are_read_once_and_compared_without_them(tmp_path: Path) -> None:
         questions.block([Question(id=f"q{n}", prompt=text) for n, text in enumerate(("def add(", "é = 1\n", "no room for this"))])
     )
     made = {
-        name: direct.run("byte-rows", ByteRows(max_bytes=20), {"model": model, "texts": asked})["rows"]
-        for name, model in models.items()
+        name: direct.run("byte-rows", ByteRows(max_bytes=20), {"model": model, "texts": asked})["rows"] for name, model in models.items()
     }
     alone = direct.run("many-worlds-ensemble", ManyWorldsEnsemble(members=("a",)), {"model-a": models["a"]})["model"]
     assert direct.run("byte-rows", ByteRows(max_bytes=20), {"model": alone, "texts": asked})["rows"] == made["a"]
