@@ -154,8 +154,10 @@ def _injected(
             part = texts[start : start + BATCH]
             ids, scored = readings.tokens(part, target.device)
             injection = of(part)
-            ratio += target.ratio(ids, scored, injection).tolist()
-            shut += [False] * len(part) if injection.active is None else (~injection.active).tolist()
+            here = [False] * len(part) if injection.active is None else (~injection.active).tolist()
+            sizes = target.ratio(ids, scored, injection).tolist()
+            ratio += [0.0 if alone else size for alone, size in zip(here, sizes, strict=True)]
+            shut += here
             starts = torch.tensor([text.prefix_tokens for text in part], device=ids.device)
             lengths = torch.tensor([len(text.ids) for text in part], device=ids.device)
             own, plain = (target.logits(ids, starts, one, lengths).argmax(dim=-1)[:, :-1] for one in (injection, injections.none()))

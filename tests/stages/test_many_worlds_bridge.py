@@ -281,6 +281,7 @@ def test_a_shut_gate_is_the_target_to_the_bit(bridged: Bridged) -> None:
     assert all(row[report.OWN] == row["none"] == row["shuffled"] for row in rows)
     assert content["injected"]["texts that the gate leaves alone, to the bit"] == f"{len(rows)} of {len(rows)}"
     assert content["injected"]["most likely tokens that it changes"].startswith("0 of ")
+    assert content["injected"]["length in parts of what it meets"] == "0 (0 to 0)"
     assert content["summary"].endswith("No gain over the target alone is resolved.")
 
 
