@@ -38,7 +38,9 @@ def render(facts: Facts) -> str:
         paragraphs(facts.summary),
         paragraphs(facts.description) if facts.description != facts.summary else "",
         _qr(facts),
+        _members(facts),
         _files(facts),
+        _answered(facts),
         *(_table(facts, table, number) for number, table in enumerate(facts.tables)),
         _results(facts),
         _standing(facts),
@@ -132,14 +134,16 @@ def _keys(names: Iterable[tuple[str, ...]]) -> str:
 
 def _measurements(facts: Facts) -> list[Source]:
     """Who says each measurement of the files that are published."""
-    return [row.measured.source for table in facts.tables for row in table.rows if row.file] + [one.source for one in facts.results]
+    own = [row.measured.source for table in facts.tables for row in table.rows if row.file]
+    return own + [one.source for one in facts.results] + [row.source for row in facts.answered if not row.variant]
 
 
 def _sources(facts: Facts) -> list[Source]:
     """Who says each number, those of the models that are only compared with among them."""
     rows = [row for table in facts.tables for row in table.rows]
     differences = [row.difference.source for row in rows if row.difference is not None]
-    return [row.measured.source for row in rows] + differences + [one.source for one in facts.results]
+    answers = [row.source for row in facts.answered] + [row.change.source for row in facts.answered if row.change is not None]
+    return [row.measured.source for row in rows] + differences + [one.source for one in facts.results] + answers
 
 
 def confirmations(facts: Facts) -> int:
@@ -187,6 +191,7 @@ def _files(facts: Facts) -> str:
 _LOADED = {
     "forward": "loads with {by}, every tensor accounted for, and reads a text",
     "counted": "is known to {by}, and its files hold exactly the parameters that its architecture has; too large to be run for this check",
+    "answers": "loads with {by}, every tensor of every model in it accounted for; reads a text and writes on",
     "tokens": "loads with {by} and predicts the tokens of a text",
 }
 
@@ -253,6 +258,70 @@ def _difference(difference: Difference | None) -> str:
     return f"{md(difference.baseline)} | {change} | {words}"
 
 
+def _members(facts: Facts) -> str:
+    """Who speaks, by digest, and by its place on the Hub where it came from there."""
+    if facts.ensemble is None:
+        return ""
+    lines = ["## Members", "", "| member | on the Hub | came out of | files |", "|---|---|---|---|"]
+    for member in facts.ensemble.members:
+        hub = f"{md(member.hub)} at {code(member.revision[:12])}" if member.hub else "taken in from a folder"
+        lines.append(f"| {md(member.name)} | {hub} | {md(member.made_by)} | `sha256:{member.digest}` |")
+    settings = f" ({md(facts.ensemble.settings)})" if facts.ensemble.settings else ""
+    lines += [
+        "",
+        f"The first is the target. They are combined by {code(facts.ensemble.combiner)}{settings}. Each member's files lie under "
+        "`members/`, as they were; the digest is that of their list.",
+    ]
+    return "\n".join(lines)
+
+
+def _answered(facts: Facts) -> str:
+    """Accuracies with their intervals, paired differences, and who spoke."""
+    if not facts.answered:
+        return ""
+    lines = [
+        "## Questions",
+        "",
+        "Accuracy with Wilson's 95 % interval. A difference is paired, question by question, in points with its 95 % interval; won : lost "
+        "are the questions that only one of both got right, and p is McNemar's exact one, adjusted for all differences of the table. "
+        "Where a row has no interval of its difference, no question came out otherwise.",
+        "",
+        "| | benchmark | on | questions | accuracy | against | difference | won : lost | p | | entry |",
+        "|---|---|---|---:|---:|---|---:|---:|---:|---|---:|",
+    ]
+    for row in facts.answered:
+        name = f"{md(row.benchmark)} ({md(row.outcome)})" if row.outcome else md(row.benchmark)
+        accuracy = f"{100 * row.accuracy:.1f} %" + _between(row.low, row.high, "")
+        front = (md(row.variant) if row.variant else "**this model**", name, md(row.dataset), f"{row.questions:,}", accuracy)
+        paired = ("", "", "", "", "")
+        if row.change is not None:
+            one = row.change
+            difference = f"{100 * one.mean:+.1f}" + _between(one.low, one.high, "+")
+            paired = (md(one.baseline), difference, f"{one.wins} : {one.losses}", f"{one.p:.2g}", md(one.verdict))
+        lines.append(f"| {' | '.join((*front, *paired, str(row.source.entry)))} |")
+    sources = sorted({row.change.source.entry for row in facts.answered if row.change is not None})
+    if sources:
+        lines += ["", f"Differences: {entries_of(sources)}."]
+    spoken = [row for row in facts.answered if row.shares]
+    if spoken:
+        names = list(dict.fromkeys(name for row in spoken for name in row.shares))
+        lines += [
+            "",
+            "Who spoke, as the mean part of each member in what was said; the records have it for every question:",
+            "",
+            f"| benchmark | {' | '.join(md(name) for name in names)} | entry |",
+            f"|---|{'---:|' * len(names)}---:|",
+        ]
+        for row in spoken:
+            cells = (f"{100 * row.shares[name]:.1f} %" if name in row.shares else "" for name in names)
+            lines.append(f"| {md(row.benchmark)} on {md(row.dataset)} | {' | '.join(cells)} | {row.source.entry} |")
+    return "\n".join(lines)
+
+
+def _between(low: float | None, high: float | None, sign: str) -> str:
+    return "" if low is None or high is None else f" [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
 def _results(facts: Facts) -> str:
     if not facts.results:
         return ""
@@ -278,7 +347,9 @@ def _standing(facts: Facts) -> str:
         "from what.",
         "",
     ]
-    what = f"that the {steps:,} runs went as stated" + (" and that the numbers above are what came out" if numbers or facts.results else "")
+    what = f"that the {steps:,} runs went as stated" + (
+        " and that the numbers above are what came out" if numbers or facts.results or facts.answered else ""
+    )
     if confirmed:
         lines.append(
             f"**Attested**: {what}. It is signed with {names}, and {confirmed} other key{'s have' if confirmed > 1 else ' has'} done all "
@@ -292,13 +363,23 @@ def _standing(facts: Facts) -> str:
             "run it again (`ledger verify --rerun`)."
         )
     lines += ["", "**Not proven**, by anything here:", ""]
-    if facts.base.name and not facts.base.hub:
+    if facts.ensemble is not None:
+        strangers = [code(member.name) for member in facts.ensemble.members if not member.hub]
+        if strangers:
+            lines.append(f"- where the members {', '.join(strangers)} came from before they were taken in;")
+        if len(strangers) < len(facts.ensemble.members):
+            lines.append("- who trained the members of the Hub and on what: they were taken from there as they were at those commits;")
+    elif facts.base.name and not facts.base.hub:
         lines.append(f"- where the base model {code(facts.base.name)} came from before it was taken in (`sha256:{facts.base.digest}`);")
     elif facts.base.hub:
         lines.append(f"- who trained {md(facts.base.hub)} and on what: it was taken from the Hub as it was at that commit;")
     if numbers:
         lines.append("- that perplexity on this text says anything about answers, facts, code or other languages;")
         if all(row.file for table in facts.tables for row in table.rows):
+            lines.append("- how it compares with anything else: it was compared with nothing;")
+    elif facts.answered:
+        lines.append("- that it answers other questions as well as these, or questions that are put otherwise;")
+        if all(row.change is None for row in facts.answered):
             lines.append("- how it compares with anything else: it was compared with nothing;")
     else:
         lines.append("- how good the model is: no evaluation of these files is attested;")
@@ -327,6 +408,22 @@ def _made(facts: Facts) -> str:
 
 def _quick_start(facts: Facts) -> str:
     lines = ["## Quick start"]
+    if facts.ensemble is not None:
+        return "\n".join(
+            [
+                *lines,
+                "",
+                "With `alloy-ledger[models]` installed; the members' files are held against their digests before any is loaded:",
+                "",
+                "```python",
+                "from huggingface_hub import snapshot_download",
+                "from stages.ensemble_answerer import open_folder",
+                "",
+                f'ensemble = open_folder(snapshot_download("{facts.repo}"))',
+                'print(ensemble.generate("Question: ..".encode(), 200, [b"\\n"]).decode())',
+                "```",
+            ]
+        )
     if any(file.path.endswith(".safetensors") for file in facts.files):
         lines += [
             "",
@@ -383,7 +480,9 @@ def _licence(facts: Facts) -> str:
     text = f"{name} ({md(licence.said)})."
     if licence.file and licence.name:
         text += f" The text is in [{code(licence.file)}]({_link(licence.file)})."
-    if facts.base.name:
+    if facts.ensemble is not None:
+        text += f" The licences of the members: {md(licence.base) if licence.base else 'not known here; each counts for its own files'}."
+    elif facts.base.name:
         called = code(facts.base.hub or facts.base.name)
         text += f" The licence of the base model {called}: {md(licence.base) if licence.base else 'not known here'}."
     return f"## Licence\n\n{text}"

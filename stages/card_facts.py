@@ -7,7 +7,7 @@ others are as they came. `stages.publish_facts` finds the facts out, `stages.pub
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +91,76 @@ class Table:
     toolchains: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A paired difference of accuracies.
+
+    Attributes:
+        baseline: what it is compared with, for people.
+        mean, low, high: as parts of the questions; None without an interval.
+        wins, losses: questions that only one of both got right.
+        p: adjusted for the tests of its report; of a further outcome the plain one. verdict: as there; "" of a further outcome.
+    """
+
+    baseline: str
+    mean: float
+    low: float | None
+    high: float | None
+    wins: int
+    losses: int
+    p: float
+    verdict: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """One model on one benchmark of questions.
+
+    Attributes:
+        variant: what it is compared with; "" for the model itself.
+        outcome: what counts as right, where it is not the headline: `perByte`.
+        shares: member -> its mean part in the answers, of an ensemble.
+    """
+
+    variant: str
+    benchmark: str
+    outcome: str
+    dataset: str
+    questions: int
+    accuracy: float
+    low: float | None
+    high: float | None
+    source: Source
+    change: Change | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One model of an ensemble.
+
+    Attributes:
+        digest: hex SHA-256 of its tree. hub, revision: where on the Hub it was fetched from; "" when it was not.
+        made_by: the stages that gave it.
+    """
+
+    name: str
+    digest: str
+    hub: str
+    revision: str
+    made_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ensemble:
+    """What an ensemble is made of. `settings` are of the combiner, for people."""
+
+    combiner: str
+    settings: str
+    members: tuple[Member, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +270,7 @@ class Facts:
         keys: name -> public text of the keys that signed anything here; model_key: of `model.sig`, None when there is none.
         proof_qr: whether the proof of the release fits into a QR, and so is one.
         pictures: path in the repository -> what it shows.
+        answered: questions. ensemble: None of a single model.
     """
 
     name: str
@@ -229,6 +300,8 @@ class Facts:
     model_key: str | None
     proof_qr: bool
     pictures: Mapping[str, str]
+    answered: tuple[Answered, ...] = ()
+    ensemble: Ensemble | None = None
 
 
 def numbers(facts: Facts) -> Sequence[tuple[float, str]]:
@@ -244,6 +317,11 @@ def numbers(facts: Facts) -> Sequence[tuple[float, str]]:
                 change = row.difference
                 found += [(value, "%") for value in (change.percent, change.low, change.high, change.limit) if value is not None]
     found += [(file.size_bytes, "bytes") for file in facts.files] + [(one.parameters, "parameters") for one in facts.loads]
+    for one in facts.answered:
+        paired = one.change
+        parts = [one.accuracy, one.low, one.high, *one.shares.values()] + ([paired.mean, paired.low, paired.high] if paired else [])
+        found += [(value, "") for value in parts if value is not None] + [(100 * value, "%") for value in parts if value is not None]
+        found.append((one.questions, ""))
     for result in facts.results:
         for text in (result.value, result.stderr):
             try:

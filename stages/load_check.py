@@ -3,7 +3,8 @@
 A folder is loaded by transformers: every tensor that the architecture has must be in the files with its shape, and every tensor in the
 files must be the architecture's; then the model reads a text, and its predictions must be numbers. Of a folder too large for that, the
 parameters in the headers of its files are counted against those of the architecture. A GGUF file is loaded by llama.cpp and predicts the
-tokens of a text. No code of a model's repository is run.
+tokens of a text. A folder of a type that a package registered under `alloy_ledger.answerers` (an ensemble) is loaded by that, tells how
+likely a text is and writes on; every model inside of it is checked as a folder of its own. No code of a model's repository is run.
 
 Source: prior art, lesson 10: a release whose q_proj was 5120x3200 loaded nowhere, and one lacked its tokenizer_config.json.
 """
@@ -14,16 +15,19 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+import tempfile
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from stages import gguf_file, toolchain
+from stages import gguf_file, plugins, question_block, toolchain
 from stages.errors import InputError
 from stages.hf_tokenizer import HfTokenizer
+from stages.questions import Answerer
 from stages.safetensors_file import read_header
 from stages.stage import Context, Leaf, Outcome
 from store import canonical, tree
@@ -32,6 +36,7 @@ from store.digest import Digest
 TEXT = "The river ran slowly past the mill, and nobody on the bridge could say when the wheel had last turned."
 _MOST_TOKENS = 32
 _SHOWN = 3
+_WRITTEN_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +68,12 @@ def run(spec: LoadCheck, inputs: Mapping[str, Digest], context: Context) -> Outc
     """
     subject = inputs["subject"]
     if tree.is_tree(context.store, subject):
-        report = folder(context.folder(subject), forward_bytes=spec.forward_bytes)
+        place = context.folder(subject)
+        if answering(place):
+            load = partial(question_block.answerer, subject, context, "auto")
+            report = answers(place, load, forward_bytes=spec.forward_bytes)
+        else:
+            report = folder(place, forward_bytes=spec.forward_bytes)
     else:
         report = gguf(context.path(subject), context.tools, context.memo)
     return Outcome({"report": context.store.put(canonical.dumps(report))})
@@ -94,6 +104,46 @@ def folder(path: Path, *, forward_bytes: int) -> dict[str, Any]:
         "vocabulary": tokenizer.size,
         "how": "forward" if small else "counted",
         "by": f"transformers {metadata.version('transformers')}",
+    }
+
+
+def answering(path: Path) -> str:
+    """The type of a folder that an installed package answers for itself; "" where transformers loads it."""
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    return kind if isinstance(kind, str) and kind in plugins.names("answerers") else ""
+
+
+def answers(path: Path, load: Callable[[], Answerer], *, forward_bytes: int) -> dict[str, Any]:
+    """Load what answers, let it read a text and write on; check every model inside by itself. JSON, as for a folder.
+
+    Raises:
+        InputError: a model that does not load as it is, a likelihood that is no number, nothing that loads at all.
+    """
+    inside = sorted(
+        config.parent for config in path.rglob("config.json") if config.parent != path and any(config.parent.glob("*.safetensors"))
+    )
+    found = {str(one.relative_to(path)): folder(one, forward_bytes=forward_bytes) for one in inside}
+    size = sum(report["sizeBytes"] for report in found.values())
+    small = size <= forward_bytes
+    if small:
+        answerer, half = load(), len(TEXT) // 2
+        value = answerer.loglikelihood(TEXT[:half].encode(), TEXT[half:].encode())
+        if not math.isfinite(value):
+            raise InputError(f"it loads, and the log-likelihood of a text is {value}")
+        answerer.generate(TEXT.encode(), _WRITTEN_BYTES, [])
+    return {
+        "kind": "answerer",
+        "class": answering(path),
+        "parameters": sum(report["parameters"] for report in found.values()),
+        "tensors": sum(report["tensors"] for report in found.values()),
+        "sizeBytes": size,
+        "models": {name: report["class"] for name, report in found.items()},
+        "how": "answers" if small else "counted",
+        "by": f"alloy-ledger {metadata.version('alloy-ledger')}, transformers {metadata.version('transformers')}",
     }
 
 
@@ -225,11 +275,26 @@ def main(arguments: list[str]) -> int:
     memo: dict[str, Any] = {}
     for path in map(Path, arguments[1:]):
         try:
-            report = folder(path, forward_bytes=int(arguments[0])) if path.is_dir() else gguf(path, tools, memo)
+            report = _report(path, int(arguments[0]), tools, memo)
         except StageError as error:
             report = {"fault": str(error)}
         print(json.dumps(report), flush=True)
     return 0
+
+
+def _report(path: Path, forward_bytes: int, tools: Mapping[str, str], memo: MutableMapping[str, Any]) -> dict[str, Any]:
+    if not path.is_dir():
+        return gguf(path, tools, memo)
+    if not answering(path):
+        return folder(path, forward_bytes=forward_bytes)
+    from stages.context import LeafContext
+    from store.local import LocalCas
+
+    with tempfile.TemporaryDirectory() as place:  # what answers takes its folder from a store
+        store = LocalCas(Path(place) / "store")
+        context = LeafContext(store, Path(place) / "scratch", Path(place) / "keep")
+        load = partial(question_block.answerer, tree.import_folder(store, path), context, "auto")
+        return answers(path, load, forward_bytes=forward_bytes)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -120,7 +121,12 @@ def _benchmarks(wanted: Any, facts: Facts) -> list[Fault]:
     faults: list[Fault] = []
     for name, limits in wanted.items():
         found = [
-            one for one in facts.results if one.benchmark == name and one.metric in ("score", "accuracy", "passing", "pass@1", str(name))
+            (one.file, one.value)
+            for one in facts.results
+            if one.benchmark == name and one.metric in ("score", "accuracy", "passing", "pass@1", str(name))
+        ]
+        found += [
+            ("the folder", f"{one.accuracy:.10g}") for one in facts.answered if one.benchmark == name and not (one.variant or one.outcome)
         ]
         least = limits.get("min") if isinstance(limits, Mapping) else None
         if not found:
@@ -130,11 +136,9 @@ def _benchmarks(wanted: Any, facts: Facts) -> list[Fault]:
         if isinstance(limits, Mapping) and limits.get("anchorDelta") is not None:
             text = f"anchorDelta {limits['anchorDelta']}: no attested result compares it with the base"
             faults.append(Fault("acceptance", str(name), text, "Compare it with the base, or take the criterion out"))
-        for one in found:
-            if least is not None and not float(one.value) >= float(least):
-                faults.append(
-                    Fault("acceptance", str(name), f"at least {least}: {one.file} has {one.value}", "Lower the limit, or keep more")
-                )
+        for file, value in found:
+            if least is not None and not float(value) >= float(least):
+                faults.append(Fault("acceptance", str(name), f"at least {least}: {file} has {value}", "Lower the limit, or keep more"))
     return faults
 
 
@@ -163,13 +167,26 @@ def licence(given: str | None, recipe: Mapping[str, Any], paths: Iterable[str]) 
     return Licence(name=name, said=who, file=file, base=base), faults
 
 
+_NO_CONFIG = Fault("files", "config.json", "it is missing, so nothing knows what the weights are", "Run the recipe again")
+
+
 def complete(paths: Collection[str]) -> list[Fault]:
-    """Whether a folder with weights has what loads them: a config and a tokenizer."""
+    """Whether a folder with weights has what loads them: a config and a tokenizer; of several models in it, each its own.
+
+    An ensemble has its members below `members/`, and at the top a config alone.
+    """
+    inner = sorted({str(PurePosixPath(path).parent) for path in paths if path.startswith("members/") and path.endswith(".safetensors")})
+    if inner and not any(path.endswith(".safetensors") and "/" not in path for path in paths):
+        faults = [] if "config.json" in paths else [_NO_CONFIG]
+        for folder in inner:
+            own = [path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")]
+            faults += [replace(fault, what=f"{folder}: {fault.what}") for fault in complete(own)]
+        return faults
     if not any(path.endswith(".safetensors") for path in paths):
         return [Fault("files", "the model", "its folder has no .safetensors file", "Run the recipe again")]
     faults = []
     if "config.json" not in paths:
-        faults.append(Fault("files", "config.json", "it is missing, so nothing knows what the weights are", "Run the recipe again"))
+        faults.append(_NO_CONFIG)
     if not any(matches(path, TOKENIZERS) for path in paths):
         text = f"none of {', '.join(TOKENIZERS)} is there, so no text becomes tokens"
         faults.append(Fault("files", "the tokenizer", text, "Import the model again with its tokenizer's files"))

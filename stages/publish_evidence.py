@@ -151,8 +151,19 @@ class Evidence:
         return next((one for one in self.counting(digest) if one.statement.predicate_type == predicates.RUN), None)
 
     def steps(self, digests: Iterable[Digest]) -> list[Made]:
-        """All trusted runs behind some objects, in the order of the log."""
-        found = {made.action.key: made for digest in digests for made in chain.trace(digest, self.examination.makers).steps}
+        """All trusted runs behind some objects, in the order of the log.
+
+        One that took an object in and gave it on unchanged (an import that left nothing out) makes nothing, but says what it is: of each
+        object one counts, the one that names what was fetched from the Hub before any other.
+        """
+        asked = set(digests)
+        found = {made.action.key: made for digest in asked for made in chain.trace(digest, self.examination.makers).steps}
+        reached = asked | {digest for made in found.values() for digest in made.action.inputs.values()}
+        fetched = {(made.action.spec.get("repo"), made.action.spec.get("commit")) for made in found.values()}
+        for digest in sorted(reached):
+            same = [made for made in self.examination.makers(digest) if digest in made.action.inputs.values()]
+            same.sort(key=lambda made: (made.action.spec.get("source"), made.action.spec.get("revision")) not in fetched)
+            found |= {made.action.key: made for made in same[:1]}
         return sorted(found.values(), key=lambda made: made.entry if made.entry is not None else -1)
 
     def comes_from(self, digest: Digest, source: Digest) -> bool:

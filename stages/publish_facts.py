@@ -15,7 +15,8 @@ from ledger.chain import Made
 from ledger.errors import LedgerError
 from ledger.lookup import Trusted
 from ledger.loose import as_dict
-from stages.card_facts import Base, Difference, Loads, Measured, Result, Row, Source, Step, Table
+from stages import publish_questions
+from stages.card_facts import Base, Difference, Ensemble, Loads, Measured, Result, Row, Source, Step, Table
 from stages.errors import StageError
 from stages.markdown import code, md
 from stages.publish_evidence import Chosen, Evidence, Fault, Output
@@ -86,6 +87,8 @@ def _report(evidence: Evidence, digest: Digest, names: Mapping[Digest, str], dat
         return None
     try:
         report = evidence.read(digest)
+        if report.get("benchmark") == publish_questions.QUESTIONS:
+            return None  # told by `publish_questions.answered`
         told = [_told(evidence, item) for item in report["rows"]]
     except (StoreError, KeyError, TypeError, ValueError) as error:
         evidence.faults.append(Fault("numbers", "the comparison", f"{digest.short} cannot be read: {error}", "Run the recipe again"))
@@ -211,7 +214,7 @@ def _alone(
 
 
 def results(evidence: Evidence, chosen: Chosen, names: Mapping[Digest, str], datasets: Mapping[str, str]) -> tuple[Result, ...]:
-    """Every metric of every other benchmark on what is published; a true zero is a number like any other."""
+    """Every metric of every other benchmark, but for answers to questions, on what is published; a true zero is a number like any other."""
     found: list[Result] = []
     subjects = {digest: names[digest] for digest in chosen.ggufs.values()} | ({chosen.model: "the folder"} if chosen.model else {})
     for digest, name in subjects.items():
@@ -219,6 +222,8 @@ def results(evidence: Evidence, chosen: Chosen, names: Mapping[Digest, str], dat
             said = one.statement.predicate
             if one.statement.predicate_type != predicates.EVALUATION or said.get("benchmark") == "perplexity":
                 continue
+            if digest == chosen.model and publish_questions.is_evaluation(said):
+                continue  # told by `publish_questions.answered`
             metrics = as_dict(said.get("metrics"))
             dataset = predicates.dataset_of(said)
             source = evidence.source(one, predicates.computed_by(one.statement))
@@ -339,8 +344,25 @@ def base(evidence: Evidence, made: Sequence[Made], chosen: Chosen) -> Base:
     )
 
 
-def sentence(evidence: Evidence, made: Sequence[Made], chosen: Chosen, found: Base, architecture: str, parameters: int) -> str:
+def sentence(
+    evidence: Evidence,
+    made: Sequence[Made],
+    chosen: Chosen,
+    found: Base,
+    architecture: str,
+    parameters: int,
+    ensemble: Ensemble | None = None,
+) -> str:
     """What it is, in one plain sentence; texts of others in it are escaped."""
+    if ensemble is not None:
+        names = _listed([md(member.name) for member in ensemble.members])
+        size = f" of {count_words(parameters)} parameters together" if parameters else ""
+        if len(ensemble.members) == 1:
+            return f"The model {names}{size}, unchanged, read byte by byte."
+        return (
+            f"An ensemble of {len(ensemble.members)} frozen models ({names}){size} that speak as one, byte by byte, whatever their "
+            f"tokenizers: what each says next is combined by the rule {md(ensemble.combiner)}. Nothing was trained."
+        )
     kind = f"{md(architecture)} " if architecture else ""
     stages = {one.action.stage for one in made}
     forms = (["a folder of safetensors"] if chosen.model is not None else []) + (

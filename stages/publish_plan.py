@@ -21,7 +21,7 @@ from ledger.log import Log
 from ledger.policy import Policy
 from ledger.predicates import action_of
 from ledger.statement import Statement
-from stages import gguf_file, gguf_name, publish_checks, publish_facts
+from stages import gguf_file, gguf_name, publish_checks, publish_facts, publish_questions
 from stages.card_facts import Facts, File, Licence
 from stages.errors import InputError, StageError
 from stages.publish_evidence import Chosen, Evidence, Fault, Output, choose
@@ -359,11 +359,13 @@ def describe(planned: Plan) -> Facts:
     base = publish_facts.base(evidence, planned.made, chosen)
     source = alloy.get("source")
     architecture = str(source.get("architecture", "")) if isinstance(source, Mapping) else ""
+    ensemble = publish_questions.ensemble(evidence, planned.made, chosen)
     what = publish_facts.sentence(
-        evidence, planned.made, chosen, base, architecture, folder.parameters if folder is not None else largest
+        evidence, planned.made, chosen, base, architecture, folder.parameters if folder is not None else largest, ensemble
     )  # fmt: skip
     tables = publish_facts.tables(evidence, planned.outputs, chosen, names, datasets)
     results = publish_facts.results(evidence, chosen, names, datasets)
+    answered = publish_questions.answered(evidence, planned.outputs, chosen, datasets)
     steps = publish_facts.steps(evidence, planned.made)
     facts = Facts(
         name=f"{planned.name} ({chosen.variant})" if chosen.variant else planned.name,
@@ -378,7 +380,7 @@ def describe(planned: Plan) -> Facts:
         datasets=_datasets(alloy),
         licence=planned.licence,
         base=base,
-        library="transformers" if chosen.model is not None else "gguf",
+        library="alloy-ledger" if ensemble is not None else "transformers" if chosen.model is not None else "gguf",
         files=tuple(File(path=file.path, size_bytes=file.size, tier=file.tier) for file in planned.files),
         tables=tables,
         results=results,
@@ -389,10 +391,12 @@ def describe(planned: Plan) -> Facts:
         verify_url="",
         log=(evidence.log.origin, evidence.log.size),
         release=None,
-        keys=_keys(evidence, tables, results, loads, steps),
+        keys=_keys(evidence, tables, (*results, *answered), loads, steps),
         model_key=None,
         proof_qr=False,
         pictures={},
+        answered=answered,
+        ensemble=ensemble,
     )
     planned.faults += evidence.faults
     evidence.faults.clear()
@@ -423,6 +427,7 @@ def _tags(planned: Plan, architecture: str) -> tuple[str, ...]:
     tags = ["alloy-ledger"]
     tags += ["gguf"] if planned.chosen.ggufs else []
     tags += ["pruned", "expert-pruning", "moe"] if "expert-select" in stages else []
+    tags += ["ensemble"] if "many-worlds-ensemble" in stages else []
     tags += [architecture] if architecture else []
     tags += [str(tag) for tag in given] if isinstance(given, list) else []
     return tuple(dict.fromkeys(tag for tag in (*tags, *planned.order.tags) if _TAG.match(tag)))

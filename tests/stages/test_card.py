@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,25 @@ import yaml
 from markdown_it import MarkdownIt
 
 from stages import card
-from stages.card_facts import Base, Difference, Facts, File, Licence, Loads, Measured, Result, Row, Source, Step, Table
+from stages.card_facts import (
+    Answered,
+    Base,
+    Change,
+    Difference,
+    Ensemble,
+    Facts,
+    File,
+    Licence,
+    Loads,
+    Measured,
+    Member,
+    Result,
+    Row,
+    Source,
+    Step,
+    Table,
+    numbers,
+)
 
 WHO = Source(entry=93, signers=("alice",))
 DIGEST = "f6" * 32
@@ -304,6 +323,7 @@ def poisoned() -> Facts:
     """Every text that somebody else chose, hostile."""
     table_ = table(row(variant=HOSTILE, tier=HOSTILE), dataset=HOSTILE, toolchains=(HOSTILE,), notes=(HOSTILE,))
     result = Result(file=HOSTILE, benchmark=HOSTILE, dataset=HOSTILE, metric=HOSTILE, value=HOSTILE, stderr=HOSTILE, source=WHO)
+    asked = replace(OWN, variant=HOSTILE, benchmark=HOSTILE, outcome=HOSTILE, dataset=HOSTILE, shares={HOSTILE: 1.0}, change=None)
     return replace(
         FACTS,
         name=HOSTILE,
@@ -319,12 +339,20 @@ def poisoned() -> Facts:
         base=Base(name=HOSTILE, hub="", revision="", relation="finetune", digest="94" * 32),
         tables=(table_,),
         results=(result,),
+        answered=(asked, replace(asked, variant="", change=replace(CHANGE, baseline=HOSTILE, verdict=HOSTILE))),
         loads=(replace(FACTS.loads[0], by=HOSTILE, what=HOSTILE),),
         steps=(replace(FACTS.steps[0], stage=HOSTILE, what=HOSTILE, signers=(HOSTILE,), others=(HOSTILE,), confirmed=1),),
         keys={HOSTILE: HOSTILE},
         log=(HOSTILE, 1),
         pictures={"assets/perplexity.svg": HOSTILE},
     )
+
+
+def poisoned_ensemble() -> Facts:
+    """The same, of an ensemble."""
+    member = Member(name=HOSTILE, digest="11" * 32, hub=HOSTILE, revision=HOSTILE, made_by=HOSTILE)
+    members = (member, replace(member, hub=""))
+    return replace(poisoned(), ensemble=Ensemble(combiner=HOSTILE, settings=HOSTILE, members=members))
 
 
 def test_every_text_of_facts_is_among_the_poisoned() -> None:
@@ -337,9 +365,10 @@ def test_every_text_of_facts_is_among_the_poisoned() -> None:
             assert HOSTILE in str(value) or HOSTILE in repr(value) or repr(HOSTILE)[1:-1] in repr(value), item.name
 
 
-def test_text_of_others_stays_text() -> None:
+@pytest.mark.parametrize("facts", [poisoned, poisoned_ensemble])
+def test_text_of_others_stays_text(facts: Callable[[], Facts]) -> None:
     """No HTML but our picture, no link and no image but ours, no heading that is not ours; the head has no field that is not ours."""
-    text = card.render(poisoned())
+    text = card.render(facts())
     seen = tokens(text)
     html = [token.content for token in seen if token.type in ("html_inline", "html_block")]
     assert all(content.startswith('<img src="verify-qr.png"') for content in html)
@@ -356,9 +385,10 @@ def test_text_of_others_stays_text() -> None:
     assert "# Owned" not in headings
 
 
-def test_a_hostile_table_cell_adds_no_cell() -> None:
+@pytest.mark.parametrize("facts", [poisoned, poisoned_ensemble])
+def test_a_hostile_table_cell_adds_no_cell(facts: Callable[[], Facts]) -> None:
     """Every line of a table has as many cells as its head."""
-    text = card.render(poisoned())
+    text = card.render(facts())
     seen = tokens(text)
     widths: list[int] = []
     for token in seen:
@@ -370,4 +400,57 @@ def test_a_hostile_table_cell_adds_no_cell() -> None:
     assert len(widths) == len([line for line in lines if not re.fullmatch(r"[|\s:-]+", line)]) or widths
     for line in lines:
         unescaped = re.sub(r"\\\|", "", line)
-        assert unescaped.count("|") in (3, 4, 7, 9), line
+        assert unescaped.count("|") in (3, 4, 5, 7, 9, 12), line
+
+
+# --- questions and ensembles -----------------------------------------------------------------------------------------------------
+
+CHANGE = Change(
+    baseline="base", mean=0.25, low=0.1, high=0.4, wins=12, losses=2, p=0.013, verdict="better", source=Source(entry=18, signers=("alice",))
+)
+OWN = Answered(
+    variant="", benchmark="gsm8k", outcome="", dataset="set|.jsonl", questions=40, accuracy=0.0, low=0.0, high=0.0876, source=WHO,
+    change=CHANGE, shares={"one": 0.75, "two": 0.25},
+)  # fmt: skip
+WORLDS = replace(
+    FACTS,
+    tables=(),
+    base=Base(name="acme/two", hub="acme/two", revision="a" * 40, relation="merge", digest="94" * 32),
+    files=(File(path="members/one/model.safetensors", size_bytes=10), File(path="members/two/model.safetensors", size_bytes=10)),
+    loads=(Loads(what="the folder", how="answers", by="alloy-ledger 1", parameters=10, architecture="many-worlds-ensemble", source=WHO),),
+    answered=(replace(OWN, variant="base", change=None, shares={}), OWN),
+    ensemble=Ensemble(
+        combiner="fixed-share",
+        settings="share 0.01",
+        members=(
+            Member(name="one", digest="11" * 32, hub="", revision="", made_by="import-model"),
+            Member(name="two", digest="22" * 32, hub="acme/two", revision="a" * 40, made_by="import-model"),
+        ),
+    ),
+)
+
+
+def test_an_accuracy_has_its_interval_its_paired_difference_and_its_entry() -> None:
+    """A true zero is a number; the base's row has none of the differences; who said the differences stands below."""
+    text = card.render(WORLDS)
+    line = next(line for line in text.splitlines() if line.startswith("| **this model**"))
+    assert line == (
+        "| **this model** | gsm8k | set\\|.jsonl | 40 | 0.0 % [0.0, 8.8] | base | +25.0 [+10.0, +40.0] | 12 : 2 | 0.013 | better | 93 |"
+    )
+    assert "| base | gsm8k | set\\|.jsonl | 40 | 0.0 % [0.0, 8.8] |  |  |  |  |  | 93 |" in text
+    assert "Differences: entry 18." in text
+    assert "how good the model is: no evaluation" not in text
+    assert (25.0, "%") in numbers(WORLDS)
+
+
+def test_an_ensemble_names_its_members_and_who_spoke() -> None:
+    """By digest, and by repository and commit where they came from there; the mean part of each; how to ask it."""
+    text = card.render(WORLDS)
+    assert f"| one | taken in from a folder | import-model | `sha256:{'11' * 32}` |" in text
+    assert f"| two | acme/two at `{'a' * 12}` | import-model | `sha256:{'22' * 32}` |" in text
+    assert "combined by `fixed-share` (share 0.01)" in text
+    assert "| gsm8k on set\\|.jsonl | 75.0 % | 25.0 % | 93 |" in text
+    assert "where the members `one` came from" in text
+    assert "open_folder(snapshot_download(" in text
+    assert "AutoModelForCausalLM" not in text
+    assert front(text)["base_model"] == "acme/two"

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from stages import ensemble_tree, lowering, recipe
+from stages import ensemble_tree, load_check, lowering, recipe
 from stages.byte_lm import byte_lm, in_turn
 from stages.byte_lm.byte_lm import ByteLm
 from stages.byte_lm.ensemble import Ensemble, combine
@@ -24,6 +24,7 @@ from stages.combiners.combiner import find
 from stages.ensemble_tree import EnsembleConfig, Member
 from stages.errors import InputError, PluginError, RecipeError, SpecError
 from stages.hf_model import held_bytes
+from stages.load_check import LoadCheck
 from stages.many_worlds_ensemble import ManyWorldsEnsemble
 from stages.question_benchmark import QuestionBenchmark
 from stages.question_block import answerer
@@ -416,6 +417,41 @@ def test_a_member_that_exceeds_the_limit_alone_is_refused(worlds: Worlds, limite
     limited(max(sizes.values()))
     with pytest.raises(InputError, match="skipBelow 0"):
         worlds.answers(worlds.made(replace(SPEC, skip_below=0.1)))
+
+
+# --- loading it as its users will ---------------------------------------------------------------------------------------------------
+
+
+def test_the_check_that_it_loads_asks_it(worlds: Worlds, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its members as folders of their own, a text read and one written; too large for that, they are counted; without a ledger alike."""
+    report = json.loads(worlds.store.read(worlds.direct.run("load-check", LoadCheck(), {"subject": worlds.ensemble})["report"]))
+    assert (report["kind"], report["class"], report["how"]) == ("answerer", "many-worlds-ensemble", "answers")
+    assert report["models"] == {f"members/{name}": "MixtralForCausalLM" for name in ("one", "two")}
+    assert report["sizeBytes"] == sum((folder / "model.safetensors").stat().st_size for folder in worlds.folders.values())
+    large = worlds.direct.run("load-check", LoadCheck(forward_bytes=1), {"subject": worlds.ensemble})["report"]
+    counted = json.loads(worlds.store.read(large))
+    assert (counted["how"], counted["parameters"]) == ("counted", report["parameters"])
+    load_check.main([str(1 << 30), str(worlds.direct.context.folder(worlds.ensemble))])
+    assert json.loads(capsys.readouterr().out) == report
+    monkeypatch.setattr(Ensemble, "loglikelihood", lambda *_: float("nan"))
+    with pytest.raises(InputError, match="log-likelihood of a text is nan"):
+        worlds.direct.run("load-check", LoadCheck(), {"subject": worlds.ensemble})
+
+
+def test_a_member_that_lacks_a_tensor_does_not_load(worlds: Worlds) -> None:
+    """However whole the others are."""
+    from safetensors.torch import load_file, save
+
+    tensors = load_file(worlds.folders["two"] / "model.safetensors")
+    tensors.pop(next(name for name in sorted(tensors) if "q_proj" in name))
+    files = {item.path: item for item in tree.load(worlds.store, worlds.models["two"]).entries}
+    data = save(tensors, {"format": "pt"})
+    files["model.safetensors"] = TreeEntry("model.safetensors", worlds.store.put(data), len(data))
+    broken = worlds.store.put(Tree.of(files.values()).to_bytes())
+    inputs = {"model-one": worlds.models["one"], "model-two": broken}
+    ensemble = worlds.direct.run("many-worlds-ensemble", SPEC, inputs)["model"]
+    with pytest.raises(InputError, match="has no weights for 1 of its tensors"):
+        worlds.direct.run("load-check", LoadCheck(), {"subject": ensemble})
 
 
 def test_settings_of_cost_reach_the_ensemble(worlds: Worlds) -> None:

@@ -94,6 +94,17 @@ def test_a_licence_comes_from_the_recipe_the_command_line_or_a_file() -> None:
     assert licence(None, {"license": "mit", "source": {"license": "llama3"}}, [])[0].base == "llama3"
 
 
+def test_an_ensemble_has_a_config_and_whole_members() -> None:
+    """At the top a config alone; of each member what loads it, each fault with its folder."""
+    member = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    whole = ["config.json", *(f"members/{name}/{path}" for name in ("one", "two") for path in member)]
+    assert complete(whole) == []
+    assert problems(complete(whole[1:])) == problems(complete([path for path in member if path != "config.json"]))
+    assert [fault.what for fault in complete([path for path in whole if path != "members/two/tokenizer.json"])] == [
+        "members/two: the tokenizer"
+    ]
+
+
 def test_a_folder_has_config_tokenizer_and_weights() -> None:
     """What is missing is named."""
     whole = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
