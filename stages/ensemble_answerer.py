@@ -77,7 +77,8 @@ def open_folder(folder: str | Path, load_in: LoadIn = "auto", memory_bytes: int 
     place = Path(folder)
     with tempfile.TemporaryDirectory() as aside:
         store = LocalCas(Path(aside) / "store")
-        inside = [place / ensemble_tree.CONFIG, *(path for path in place.glob("members/**/*") if path.is_file())]
+        own = (ensemble_tree.CONFIG, *ensemble_tree.shipped())
+        inside = [*(place / name for name in own), *(path for path in place.glob("members/**/*") if path.is_file())]
         entries = []
         for path in inside:
             if not path.is_file():
