@@ -366,7 +366,7 @@ def _standing(facts: Facts) -> str:
     if facts.ensemble is not None:
         strangers = [code(member.name) for member in facts.ensemble.members if not member.hub]
         if strangers:
-            lines.append(f"- where the members {', '.join(strangers)} came from before they were taken in;")
+            lines.append(f"- where {', '.join(strangers)} came from before being taken in as members;")
         if len(strangers) < len(facts.ensemble.members):
             lines.append("- who trained the members of the Hub and on what: they were taken from there as they were at those commits;")
     elif facts.base.name and not facts.base.hub:

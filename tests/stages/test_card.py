@@ -450,7 +450,7 @@ def test_an_ensemble_names_its_members_and_who_spoke() -> None:
     assert f"| two | acme/two at `{'a' * 12}` | import-model | `sha256:{'22' * 32}` |" in text
     assert "combined by `fixed-share` (share 0.01)" in text
     assert "| gsm8k on set\\|.jsonl | 75.0 % | 25.0 % | 93 |" in text
-    assert "where the members `one` came from" in text
+    assert "where `one` came from before being taken in" in text
     assert "open_folder(snapshot_download(" in text
     assert "AutoModelForCausalLM" not in text
     assert front(text)["base_model"] == "acme/two"
