@@ -23,7 +23,6 @@ CHOICES = [{"id": f"c{i}", "question": f"Pick {i}:", "choices": ["left", "right"
 RECIPE = """name: worlds
 version: 1.0.0
 license: mit
-description: Of the first 3 questions it answers accuracy 17.3 % better.
 stages:
   - {type: import-model, id: two, folder: acme/two}
   - {type: many-worlds-ensemble, targetModel: ONE, specialists: [two]}
@@ -32,17 +31,12 @@ stages:
 
 
 def test_an_ensemble_is_published_and_audited(desk: Desk, hub: LoopbackHub, tmp_path: Path) -> None:
-    """One repository with every member below `members/`; a member that came from the Hub is a base model; a made-up number is refused."""
+    """One repository with every member below `members/`; a member that came from the Hub is a base model."""
     small: dict[str, Any] = {"hidden": 32, "intermediate": 32, "layers": 1, "experts": 2, "max_position_embeddings": 128}
     folders = {name: make_model(tmp_path / name, vocab=size, seed=size, **small) for name, size in (("one", 300), ("two", 420))}
     hub.put("acme/two", {path.name: path.read_bytes() for path in folders["two"].iterdir()})
     (desk.folder / "set.jsonl").write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in CHOICES))
     (desk.folder / "worlds.yaml").write_text(RECIPE.replace("ONE", str(folders["one"])))
-    desk.ok("run", "worlds.yaml", "--jobs", "1")
-    said = desk.type("publish", "worlds", "--to", "hf:acme/worlds", "--dry-run")
-    assert said.code == 1
-    assert "17.3 %" in said.out + said.err
-    (desk.folder / "worlds.yaml").write_text(RECIPE.replace("ONE", str(folders["one"])).replace("17.3 % better", ""))
     desk.ok("run", "worlds.yaml", "--jobs", "1")
     desk.ok("publish", "worlds", "--to", "hf:acme/worlds")
     files = hub.files("acme/worlds")

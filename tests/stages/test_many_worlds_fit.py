@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages import combiner_fit, ensemble_tree, events, lowering, recipe
+from stages import combiner_fit, ensemble_tree, lowering, many_worlds_fit, recipe
 from stages.byte_lm import byte_lm
 from stages.byte_lm.byte_lm import ByteLm
 from stages.byte_rows import ByteRows
@@ -24,6 +24,7 @@ from stages.fit_apart import FitApart
 from stages.fit_texts import FitSet, FitTexts, texts_of
 from stages.many_worlds_ensemble import ManyWorldsEnsemble
 from stages.many_worlds_fit import ManyWorldsFit
+from stages.stage import Input, Ref
 from store import tree
 from store.digest import Digest
 from store.local import LocalCas
@@ -52,9 +53,10 @@ class Worlds:
     folders: Mapping[str, Path]
     models: Mapping[str, Digest]
 
-    def fit(self, spec: ManyWorldsFit, *data: bytes) -> Digest:
-        """A fit of both on some data sets."""
+    def fit(self, spec: ManyWorldsFit, *data: bytes, measured: bytes = b"") -> Digest:
+        """A fit of both on some data sets, with another that is measured."""
         inputs = {f"dataset-{number}": self.store.put(item) for number, item in enumerate(data)}
+        inputs |= {"measured-0": self.store.put(measured)} if measured else {}
         return self.direct.run("many-worlds-fit", spec, inputs | {f"model-{name}": self.models[name] for name in NAMES})["fit"]
 
 
@@ -240,24 +242,21 @@ def test_faults_of_recipes_are_told_with_their_line(old: str, new: str, message:
         lowering.lower(recipe.parse(RECIPE.replace(old, new, 1)), lambda path: Digest.of(b""))
 
 
-def test_one_more_member_costs_its_own_reading(worlds: Worlds, tmp_path: Path) -> None:
-    """Through the runner: the others' rows are found again, and a set that is measured is refused before any model is read."""
-    from stages.runner import RunFailedError
-    from tests.homes import Home
+def test_one_more_member_costs_its_own_reading(worlds: Worlds) -> None:
+    """What reads for a member is the same action whoever else is a member, and whatever is fitted."""
+    inputs: dict[str, Input] = {"dataset-0": Digest.of(b"set"), **{f"model-{name}": worlds.models[name] for name in NAMES}}
+    alone = replace(SPEC, fit=CombinerFit(members=("one",), combiner="uncertainty-gate"))
+    one = {node.id: node for node in many_worlds_fit.expand(alone, inputs, worlds.store).nodes}
+    both = {node.id: node for node in many_worlds_fit.expand(SPEC, inputs, worlds.store).nodes}
+    assert set(both) - set(one) == {"rows-two"}
+    assert [name for name in one if one[name] != both[name]] == ["fit"]
 
-    (tmp_path / "fit.jsonl").write_bytes(lines(CHOICES))
-    (tmp_path / "set.jsonl").write_bytes(lines(CHOICES[2:]))
-    home = Home(tmp_path)
-    one, two = (worlds.folders[name] for name in NAMES)
-    text = f" - {{type: many-worlds-fit, targetModel: {one}, specialists: [], datasets: [{{name: multiple-choice, dataset: fit.jsonl}}]}}\n"
-    home.run(text)
-    home.run(text.replace("specialists: []", f"specialists: [{two}]"))
-    heard = [event for event in home.heard(events.Started) if isinstance(event, events.Started)]
-    started = {event.stage for event in heard}
-    reads = [event.node for event in heard if event.stage == "byte-rows"]
-    assert "fit-texts" not in started
-    assert [node.rpartition("/")[2] for node in reads] == ["rows-two"]
-    measured = " - {type: eval, compareToBase: false, benchmarks: [{name: multiple-choice, dataset: set.jsonl}]}\n"
-    ensemble = f" - {{type: many-worlds-ensemble, targetModel: {one}, specialists: [{two}], fit: many-worlds-fit}}\n"
-    with pytest.raises(RunFailedError, match="1 questions that are measured are in the fitting set, the first is c2"):
-        home.run(text.replace("specialists: []", f"specialists: [{two}]") + ensemble + measured)
+
+def test_a_set_that_is_measured_is_never_fitted_on(worlds: Worlds) -> None:
+    """The fit waits for the comparison with what the recipe measures, and a fit does not depend on what that was."""
+    with pytest.raises(InputError, match="1 questions that are measured are in the fitting set, the first is c2"):
+        worlds.fit(SPEC, lines(CHOICES), lines(PLAIN), measured=lines(CHOICES[2:]))
+    inputs: dict[str, Input] = {"dataset-0": Digest.of(b"set"), **{f"model-{name}": worlds.models[name] for name in NAMES}}
+    fit = {node.id: node for node in many_worlds_fit.expand(SPEC, inputs | {"measured-0": Digest.of(b"x")}, worlds.store).nodes}["fit"]
+    assert fit.inputs["apart"] == Ref("apart", "apart")
+    assert not any("measured" in name for name in fit.inputs)
