@@ -9,7 +9,7 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo dev tools test slow lint bench clean
+.PHONY: demo dev tools test slow lint bench results clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,6 +41,13 @@ lint: dev
 
 bench: dev ## every number of the README, as ratios against named peers
 	for script in $(filter-out bench/machine.py,$(wildcard bench/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+WORLDS := examples/many-worlds
+results: dev ## the three jobs of Many-Worlds, and docs/results/many-worlds.md out of what they attest; what is done already is not done again
+	$(BIN)/python $(WORLDS)/make_corpus.py
+	$(BIN)/python $(WORLDS)/make_calibration.py
+	for recipe in recipe baselines bridges; do $(BIN)/ledger run $(WORLDS)/$$recipe.yaml || exit 1; done
+	$(BIN)/python $(WORLDS)/make_results.py
 
 clean:
 	rm -rf $(VENV) .ledger
