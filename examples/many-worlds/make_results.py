@@ -128,10 +128,12 @@ class Evidence:
         value: Mapping[str, Any] = canonical.loads(self.store.read(entry.digest))
         return value
 
-    def records(self, run: str, benchmark: str, model: Digest) -> bytes:
-        """What became of each question that a model was asked. Raises ResultsError: it is not there, or as `read`."""
+    def records(self, run: str, benchmark: str, model: Digest, sha256: str) -> bytes:
+        """What became of each question of a data set that a model was asked. Raises ResultsError: it is not there, or as `read`."""
         for item in self.alloys[run]["results"]["benchmarks"]:
-            if (item["name"], item["digest"]) == (benchmark, str(model)) and "resultHash" in item:
+            asked = (item["name"], item["digest"], item["dataset"]["digest"]["sha256"])
+            # Another recipe may have asked the same model; its records do not travel with this alloy, and it has no resultHash here.
+            if asked == (benchmark, str(model), sha256) and "resultHash" in item:
                 return self.read(run, f"records of {benchmark}", Digest.parse(item["resultHash"]))
         raise ResultsError(f"the alloy of {ALLOYS[run]} has no records of {benchmark} of {model}; run its recipe again")
 

@@ -225,7 +225,8 @@ def weights(evidence: Evidence, made: dict[str, str]) -> str:
     for row in evidence.json("main", "gain", "report")["rows"]:
         if row["variant"] != "population":
             continue
-        data, domain = evidence.records("main", row["benchmark"], model), _domain(evidence, "main", row)
+        data = evidence.records("main", row["benchmark"], model, row["dataset"]["digest"]["sha256"])
+        domain = _domain(evidence, "main", row)
         kept.append(f"{domain} `{_digest_of(evidence, row['benchmark'])}`")
         questions = [json.loads(line) for line in data.splitlines()]
         parts = [(item["cluster"], part) for item in questions if (part := _parts(item))]
@@ -304,7 +305,7 @@ def versions(evidence: Evidence, made: dict[str, str]) -> str:
     found = [evidence.json("bridges", stage, "metrics") for stage in evidence.stages("bridges", "metrics")]
     found.sort(key=lambda item: (order.index(item["settings"]["version"]), json.dumps(item["settings"], sort_keys=True)))
     names = [item["settings"]["version"] for item in found]
-    strong = [strongest(item["conditions"]) for item in found]
+    strong = [(strongest(item["conditions"]), strongest(item["conditions"], beside=True)) for item in found]
     texts = found[0]["texts"]
     lines = [
         "## Every version of the bridge",
@@ -313,25 +314,26 @@ def versions(evidence: Evidence, made: dict[str, str]) -> str:
         "",
         "![Gain of each version over the target alone](many-worlds-bridges.svg)",
         "",
-        "![Each version against its strongest control](many-worlds-controls.svg)",
+        "![Each version against its strongest control but the ensembles](many-worlds-controls.svg)",
         "",
         f"{', '.join(found[0]['sources'])} to {found[0]['target']}, {texts['heldOut']:,} held-out texts, {texts['scoredBytes']:,} bytes "
         "scored. The source reads what the target reads, and nothing else. Nats per byte by which the bridge is ahead, [95 %] over texts, "
         "not adjusted for their number; below 0 the control does better ([bridges.md](../bridges.md)).",
         "",
         "| | ahead of the target alone | of the same bridge on a constant | of other texts' states | strongest control | ahead of it "
-        "| what that says |",
-        "|---|---:|---:|---:|---|---:|---|",
+        "| strongest but the ensembles | ahead of it | what that says |",
+        "|---|---:|---:|---:|---|---:|---|---:|---|",
     ]
-    for name, item, control in zip(names, found, strong, strict=True):
+    for name, item, controls in zip(names, found, strong, strict=True):
         conditions = item["conditions"]
-        cells = " | ".join(ahead(conditions[key]) for key in ("none", "prompt", "shuffled"))
-        lines.append(f"| {name} | {cells} | {label(control)} | {ahead(conditions[control])} | {words(conditions)} |")
+        parts = [ahead(conditions[key]) for key in ("none", "prompt", "shuffled")]
+        parts += [part for key in controls for part in (label(key), ahead(conditions[key]))]
+        lines.append(f"| {name} | {' | '.join(parts)} | {words(conditions)} |")
     lines.append(_boost(evidence))
     unit = "thousandths of a nat per byte; above 0 the bridge is better"
     for file, title, keys in (
         ("many-worlds-bridges.svg", "Ahead of the target alone", ["none"] * len(found)),
-        ("many-worlds-controls.svg", "Ahead of its strongest control", strong),
+        ("many-worlds-controls.svg", "Ahead of its strongest control but the ensembles", [key for _, key in strong]),
     ):
         rows = zip(names, found, keys, strict=True)
         bars = [_thousandths(name if key == "none" else f"{name}: {_brief(key)}", item["conditions"][key]) for name, item, key in rows]
@@ -365,13 +367,15 @@ def _place(condition: str) -> tuple[int, str]:
 _STANDS = {"wins": "**beats the bridge**", "open": "not resolved", "loses": "beaten"}
 
 
-def strongest(conditions: Mapping[str, Mapping[str, str]]) -> str:
-    """The control with the smallest loss.
+def strongest(conditions: Mapping[str, Mapping[str, str]], *, beside: bool = False) -> str:
+    """The control with the smallest loss; `beside`: among those in which the target itself speaks, so without the byte ensembles.
 
-    >>> strongest({"bridge": {"value": "1"}, "none": {"value": "1.2"}, "prompt": {"value": "1.1"}})
-    'prompt'
+    >>> losses = {"bridge": {"value": "1"}, "none": {"value": "1.2"}, "prompt": {"value": "1.1"}, "bytes-bayes": {"value": "0.5"}}
+    >>> strongest(losses), strongest(losses, beside=True)
+    ('bytes-bayes', 'prompt')
     """
-    return min((key for key in conditions if key != OWN), key=lambda key: float(conditions[key]["value"]))
+    named = [key for key in conditions if key != OWN and not (beside and key.startswith("bytes-"))]
+    return min(named, key=lambda key: (float(conditions[key]["value"]), key))
 
 
 def words(conditions: Mapping[str, Mapping[str, str]]) -> str:
@@ -382,7 +386,7 @@ def words(conditions: Mapping[str, Mapping[str, str]]) -> str:
     """
     stands = {key: conditions[key]["verdict"] for key in sorted(conditions, key=_place) if key != OWN}
     winners = [label(key) for key, kind in stands.items() if kind == "wins"]
-    said = [f"**{', '.join(winners)} {'beat' if len(winners) > 1 else 'beats'} it**"] if winners else []
+    said = [f"**{' and '.join(winners)} {'beat' if len(winners) > 1 else 'beats'} it**"] if winners else []
     if stands["none"] == "open":
         said.append("no gain over the target alone is resolved")
     if stands["none"] == "loses":
@@ -391,7 +395,7 @@ def words(conditions: Mapping[str, Mapping[str, str]]) -> str:
         if not empty:
             said.append("and by what its sources say of the text")
         elif any(stands[key] == "open" for key in empty):
-            which = ", ".join(label(key) for key in empty if stands[key] == "open")
+            which = " and from ".join(label(key) for key in empty if stands[key] == "open")
             said.append(f"whether by what its sources say is not resolved (from {which})")
     return "; ".join(said) or "no control is resolved"
 
@@ -402,7 +406,7 @@ def _overall(found: Sequence[Report]) -> str:
     wins = Counter(key for one in stands for key, kind in one.items() if kind == "wins")
     ordered = sorted(wins, key=lambda key: (-wins[key], key))
     said = (
-        [f"**Controls that win: {', '.join(f'{label(key)} against {wins[key]} of {len(found)} versions' for key in ordered)}.**"]
+        [f"**Controls that win: {'; '.join(f'{label(key)} against {wins[key]} of {len(found)} versions' for key in ordered)}.**"]
         if ordered
         else []
     )
@@ -423,7 +427,7 @@ def _boost(evidence: Evidence) -> str:
     alone, ship = over_all(single, name)["difference"], over_all(ours, name)["difference"]
     return (
         f"| v13, first-token boost ([above](#every-way-to-put-them-together)) | {points(alone)} points of questions | | | "
-        f"{over_all(ours, name)['difference']['baseline'] if 'pooled' in ours else 'fixed-share'} | {points(ship)} points | "
+        f"{over_all(ours, name)['difference']['baseline'] if 'pooled' in ours else 'fixed-share'} | {points(ship)} points | | | "
         f"{_VERDICTS[alone['verdict']]} against the best single model; {_VERDICTS[ship['verdict']]} against what ships |"
     )
 
