@@ -18,7 +18,7 @@ import pytest
 from ledger import policy_text, predicates, statement
 from ledger.log import Log
 from ledger.testing import UnsafeSigner, append_runs, reopened, run_payload, unsafe_log
-from stages import question_compare, recipe
+from stages import lowering, question_compare, recipe
 from stages.bridge_protocol import report as bridge_report
 from stages.context import LeafContext
 from stages.lowering import Plan
@@ -331,11 +331,14 @@ def test_baselines_are_every_combiner_asked_as_the_main_job_asks(scripts: tuple[
         run: recipe.load(EXAMPLE / f"{name}.yaml") for run, name in (("main", "recipe"), ("baselines", "baselines"), ("bridges", "bridges"))
     }
     assert {run: item.name for run, item in loaded.items()} == scripts[0].ALLOYS
+    for item in loaded.values():
+        lowering.lower(item, lambda path: Digest.of(str(path).encode()))
     stages = {stage.id: stage.fields for stage in loaded["baselines"].stages}
-    rules = {fields.get("combiner", "first-token-boost") for fields in stages.values() if fields.get("specialists")}
+    ensembles = [stage for stage in loaded["baselines"].stages if stage.type == "many-worlds-ensemble" and stage.fields["specialists"]]
+    rules = {stage.fields.get("combiner", "geometric" if "fit" in stage.fields else "first-token-boost") for stage in ensembles}
     project = tomllib.loads((EXAMPLE.parents[1] / "pyproject.toml").read_text())["project"]
     assert rules == {*project["entry-points"]["alloy_ledger.combiners"]}
-    members = [name for name, fields in stages.items() if fields.get("specialists")]
+    members = [stage.id for stage in ensembles]
     assert [name for name in stages["over-best-single"]["models"] if name in members] == members
     assert stages["over-shipped"]["models"] == [name for name in members if name != stages["over-shipped"]["compareTo"]]
     asked = next(stage.fields["benchmarks"] for stage in loaded["main"].stages if stage.id == "gain")
