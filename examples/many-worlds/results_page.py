@@ -64,7 +64,8 @@ def shipped(evidence: Evidence, made: dict[str, str]) -> str:
     verb = {"better": "a gain of", "worse": "a **loss** of"}.get(said["verdict"], "**not resolved**:")
     sentence = (
         f"Together the models answer {accuracy(whole['metrics'])} of {whole['questions']['counted']:,} questions right that no choice has "
-        f"seen, the best of them alone ({best}) {share(whole['baselineAccuracy'], said)}: {verb} {points(said)} points, {outcome(said)}."
+        f"seen, the one that the search found best alone ({best}) {share(whole['baselineAccuracy'], said)}: "
+        f"{verb} {points(said)} points, {outcome(said)}."
     )
     own = {name: _own(evidence, members, name) for name in _members(members)}
     lost = [name for name, row in own.items() if row["difference"]["verdict"] == "better"]
@@ -73,6 +74,10 @@ def shipped(evidence: Evidence, made: dict[str, str]) -> str:
         second = f"**On their own domain these members do better than the population, resolved: {parts}.**"
     else:
         second = "On no member's own domain is a loss resolved."
+    above = [name for name in own if float(over_all(members, name)["metrics"]["accuracy"]) > float(whole["baselineAccuracy"])]
+    if above:
+        parts = ", ".join(f"{name} ({points(over_all(members, name)['difference'])} points less the population)" for name in above)
+        second += f" On these questions {parts} answered more than the one that the search found best."
     lines = [
         f"**{sentence}** {second}",
         "",
@@ -90,6 +95,10 @@ def shipped(evidence: Evidence, made: dict[str, str]) -> str:
             f"{accuracy(row['metrics'])} | {cells(row['difference'])} |"
             for row in members["rows"]
             if "difference" in row
+        ),
+        *(
+            f"| {row['variant']} | all {row['questions']['counted']:,} | {accuracy(row['metrics'])} | {cells(row['difference'])} |"
+            for row in members.get("pooled", [])
         ),
     ]
     bars = [_bar("population", whole["metrics"]), *(_bar(name, over_all(members, name)["metrics"], own=False) for name in own)]
@@ -149,13 +158,14 @@ def ensembles(evidence: Evidence, made: dict[str, str]) -> str:
         "",
         _against(stands, ship),
         "",
-        "![Gain of each combination over the best single model](many-worlds-ensembles.svg)",
+        "![Gain of each combination over one model alone](many-worlds-ensembles.svg)",
         "",
         f"The same {first['questions']['counted']:,} questions for every row, the first of each set that the population is reported on. "
-        f"Each is compared with the best single model ({base}, {share(first['baselineAccuracy'], first['difference'])}) and with {ship}, "
+        f"Each is compared with {base} alone ({share(first['baselineAccuracy'], first['difference'])}), "
+        f"{'which' if base == _best(evidence) else f'though {_best(evidence)}'} is the best single model by the search, and with {ship}, "
         "question by question.",
         "",
-        "| | rule | accuracy [95 %] | over the best single, points [95 %] | won : lost | p (Holm) | | "
+        f"| | rule | accuracy [95 %] | over {base}, points [95 %] | won : lost | p (Holm) | | "
         f"over {ship}, points [95 %] | won : lost | p (Holm) | |",
         "|---|---|---:|---:|---:|---:|---|---:|---:|---:|---|",
     ]
@@ -167,7 +177,7 @@ def ensembles(evidence: Evidence, made: dict[str, str]) -> str:
         "",
         "By domain:",
         "",
-        "| | questions | n | accuracy [95 %] | over the best single, points [95 %] | won : lost | p (Holm) | |",
+        f"| | questions | n | accuracy [95 %] | over {base}, points [95 %] | won : lost | p (Holm) | |",
         "|---|---|---:|---:|---:|---:|---:|---|",
         *(
             f"| {row['variant']} | {_domain(evidence, 'baselines', row)} | {row['questions']['counted']:,} | {accuracy(row['metrics'])} | "
@@ -181,7 +191,7 @@ def ensembles(evidence: Evidence, made: dict[str, str]) -> str:
         low, high = (None if found[end] is None else 100 * float(found[end]) for end in ("low", "high"))
         bars.append(pictures.Bar(name, 100 * float(found["mean"]), low, high, own=name == ship))
     made["many-worlds-ensembles.svg"] = pictures.intervals(
-        bars, title=f"Gain over the best single model, {first['questions']['counted']:,} questions", unit="points; higher is better",
+        bars, title=f"Gain over {base} alone, {first['questions']['counted']:,} questions", unit="points; higher is better",
         marks=[(0.0, base)], signed=True,
     )  # fmt: skip
     return "\n".join(lines)
@@ -428,7 +438,7 @@ def _boost(evidence: Evidence) -> str:
     return (
         f"| v13, first-token boost ([above](#every-way-to-put-them-together)) | {points(alone)} points of questions | | | "
         f"{over_all(ours, name)['difference']['baseline'] if 'pooled' in ours else 'fixed-share'} | {points(ship)} points | | | "
-        f"{_VERDICTS[alone['verdict']]} against the best single model; {_VERDICTS[ship['verdict']]} against what ships |"
+        f"{_VERDICTS[alone['verdict']]} against its target alone; {_VERDICTS[ship['verdict']]} against what ships |"
     )
 
 

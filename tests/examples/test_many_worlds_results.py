@@ -245,6 +245,7 @@ def test_every_number_stands_with_its_interval(tmp_path: Path, scripts: tuple[Mo
     assert "95.0 % [86.3, 98.3] of 60 questions" in first
     assert "(arithmetic) 31.7 % [21.3, 44.2]: a gain of +63.3 [+50.8, +75.9] points, won 38, lost 0, p = 2.9e-11 (Holm)" in first
     assert first.endswith("On no member's own domain is a loss resolved.")
+    assert "| code | all 60 | 31.7 % [21.3, 44.2] | -63.3 [-75.9, -50.8] | 0 : 38 |" in page
     cells = [cell.strip() for line in page.splitlines() if line.startswith("|") for cell in line.strip("|").split("|")]
     told = [cell for cell in cells if _NUMBER.match(cell)]
     assert len(told) > 60
@@ -274,6 +275,17 @@ def test_a_control_that_wins_is_named_first_and_in_words(tmp_path: Path, scripts
     row = next(line for line in page.splitlines() if line.startswith("| v1 |"))
     assert row.endswith(f"| **{constant} beats it**; better than the target alone |")
     assert f"| {constant} | -0.3" in row
+
+
+def test_a_member_that_did_better_than_the_one_chosen_is_told(tmp_path: Path, scripts: tuple[ModuleType, ModuleType]) -> None:
+    """The search chose on other questions; where another member alone is ahead on these, the page says so beside the gain."""
+
+    def right(name: str, domain: str, number: int) -> bool:
+        return ours(name, domain, number) or (name == "code" and domain == "facts" and number > 0)
+
+    first = made(World(tmp_path, right), scripts)["many-worlds.md"].splitlines()[2]
+    assert "On these questions code (-31.7 [" in first
+    assert first.endswith("answered more than the one that the search found best.")
 
 
 def test_what_is_open_is_called_so(tmp_path: Path, scripts: tuple[ModuleType, ModuleType]) -> None:
