@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -193,6 +194,15 @@ def test_weights_are_chosen_as_transformers_names_them() -> None:
 # --- kills and lies ------------------------------------------------------------------------------------------------------------
 
 
+def lengths(folder: Path) -> list[int]:
+    """Bytes of each file there. A download that ends is renamed, so a file may be gone between being seen and being measured."""
+    found = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(path.stat().st_size)
+    return found
+
+
 def test_a_kill_costs_no_byte_that_arrived(hub: LoopbackHub, home: Home, head: str) -> None:
     """After kill -9 in the middle of a download the next run asks for the rest of it; finished files are found."""
     (home.folder / "trial.yaml").write_text(f"name: trial\nversion: 1.0.0\nstages:\n{stage(f'{REPO}@{head}')}")
@@ -205,13 +215,13 @@ def test_a_kill_costs_no_byte_that_arrived(hub: LoopbackHub, home: Home, head: s
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=home.folder, env=environment, stderr=subprocess.PIPE, start_new_session=True) as process:
         unfinished = home.folder / ".ledger" / "unfinished"
-        while not (unfinished.exists() and any(path.stat().st_size > 100_000 for path in unfinished.iterdir())):
+        while not (unfinished.exists() and any(size > 100_000 for size in lengths(unfinished))):
             assert process.poll() is None, process.stderr and process.stderr.read().decode()
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
     hub.lies.slow_s = 0.0
     time.sleep(0.2)  # the worker dies with its parent
-    kept = {path.stat().st_size for path in unfinished.iterdir()}
+    kept = set(lengths(unfinished))
     hub.log.clear()
     result = home.run(stage(f"{REPO}@{head}"), jobs=1)
     assert result.found > 0
