@@ -416,11 +416,10 @@ def _quick_start(facts: Facts) -> str:
                 "With `alloy-ledger[models]` installed; the members' files are held against their digests before any is loaded:",
                 "",
                 "```python",
-                "from huggingface_hub import snapshot_download",
-                "from stages.ensemble_answerer import open_folder",
+                "from transformers import AutoModelForCausalLM",
                 "",
-                f'ensemble = open_folder(snapshot_download("{facts.repo}"))',
-                'print(ensemble.generate("Question: ..".encode(), 200, [b"\\n"]).decode())',
+                f'model = AutoModelForCausalLM.from_pretrained("{facts.repo}", trust_remote_code=True)',
+                'print(model.generate_text("Question: ..", stop=["\\n"]))',
                 "```",
             ]
         )

@@ -21,9 +21,8 @@ from store.digest import Digest
 _GIB = 2**30
 
 
-def load(model: Digest, context: Context, load_in: LoadIn, folder: Path | None = None) -> Answerer:
-    """The answerer of an ensemble; no member is loaded before all are known to be those that it names. `folder` has its files, if not the
-    context.
+def load(model: Digest, context: Context, load_in: LoadIn) -> Answerer:
+    """The answerer of an ensemble; no member is loaded before all are known to be those that it names.
 
     Raises:
         InputError: a member is another than the ensemble says, does not load, cannot be read byte by byte, or alone exceeds the limit of
@@ -36,7 +35,7 @@ def load(model: Digest, context: Context, load_in: LoadIn, folder: Path | None =
     from stages.combiners.combiner import find, read
 
     config = ensemble_tree.checked(context.store, model)
-    place = folder or context.folder(model)
+    place = context.folder(model)
     folders = {member.name: place / ensemble_tree.folder(member.name) for member in config.members}
     together = fits(config, folders, load_in, context.memory_bytes)
     combiner, settings = read(config.combiner, config.settings)
@@ -55,39 +54,6 @@ def load(model: Digest, context: Context, load_in: LoadIn, folder: Path | None =
         context.note("members_in_memory", "one after another")
         return InTurnEnsemble(loaders, rule, tuple(folders))
     return Ensemble([loader() for loader in loaders], rule, skip_below=config.skip_below)
-
-
-def open_folder(folder: str | Path, load_in: LoadIn = "auto", memory_bytes: int | None = None) -> Answerer:
-    """The answerer of a folder that holds an ensemble, as a published one is downloaded; what lies beside it is left alone.
-
-    Args:
-        folder: with `config.json` and `members/`.
-        load_in: type of the weights in memory.
-        memory_bytes: the most that weights may take at once; None for no limit.
-
-    Raises:
-        InputError, PluginError, SpecError: as `load`.
-    """
-    import tempfile
-
-    from stages.context import LeafContext
-    from store.local import LocalCas
-    from store.tree import Tree, TreeEntry
-
-    place = Path(folder)
-    with tempfile.TemporaryDirectory() as aside:
-        store = LocalCas(Path(aside) / "store")
-        own = (ensemble_tree.CONFIG, *ensemble_tree.shipped())
-        inside = [*(place / name for name in own), *(path for path in place.glob("members/**/*") if path.is_file())]
-        entries = []
-        for path in inside:
-            if not path.is_file():
-                raise InputError(f"{path} is not there: {place} is no ensemble")
-            digest = store.add_file(path.resolve())
-            entries.append(TreeEntry(path.relative_to(place).as_posix(), digest, path.stat().st_size))
-        context = LeafContext(store, Path(aside) / "scratch", Path(aside) / "keep", memory_bytes=memory_bytes)
-        found = load(store.put(Tree.of(entries).to_bytes()), context, load_in, place)
-    return found
 
 
 def fits(config: EnsembleConfig, folders: dict[str, Path], load_in: LoadIn, memory_bytes: int | None) -> bool:

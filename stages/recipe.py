@@ -21,6 +21,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,11 +186,15 @@ def _written_out(value: dict[str, Any], lines: Lines) -> tuple[dict[str, Any], L
         if refused := sorted(set(item) & set(_OWN[1:])):
             raise RecipeError(f"{_line((*place, refused[0]), lines)}{population.TYPE} stands for several stages and takes no {refused[0]}")
         written = {population.plain(key): _at((*place, key), lines) for key in given}
-        for stage in population.stages(given, lambda key, place=place: _line((*place, key), lines), ids):  # type: ignore[misc]
+        for stage in population.stages(given, partial(_line_of, place, lines), ids):
             at = ("stages", len(made))
             moved |= {at: _at(place, lines)} | {(*at, key): written.get(key, _at(place, lines)) for key in stage}
             made.append(stage)
     return {**value, "stages": made}, moved
+
+
+def _line_of(place: tuple[Any, ...], lines: Lines, key: str) -> str:
+    return _line((*place, key), lines)
 
 
 def _at(path: tuple[Any, ...], lines: Lines) -> int:

@@ -107,12 +107,12 @@ def by_domain(losses: Losses) -> list[dict[str, Any]]:
 
 def verdicts(conditions: Mapping[str, Mapping[str, str]]) -> list[str]:
     """What the numbers say, in words: first who beats the bridge, then what is not resolved, then what the bridge beats."""
-    lines: dict[Verdict, list[str]] = {"wins": [], "open": [], "loses": []}
+    lines: dict[str, list[str]] = {"wins": [], "open": [], "loses": []}
     own = conditions[OWN]["value"]
     for name, item in conditions.items():
         if name == OWN:
             continue
-        kind: Verdict = item["verdict"]  # type: ignore[assignment]
+        kind = item["verdict"]
         first, second = (item["value"], own) if kind == "wins" else (own, item["value"])
         words = {
             "wins": f"{label(name)} beats the bridge",

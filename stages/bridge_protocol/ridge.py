@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def fit(texts: Sequence[Text], sources: tuple[str, ...], spec: BridgeSpec, targe
     weights, penalty = baselines.tuned_ridge((inputs - center) / spread, goal - mean, tuning)
     made = [Ridge(spec, sources, weights, center, spread, mean, scale, penalty) for scale in SCALES]
     some = texts[:TUNING_TEXTS]
-    losses = [nats(some, target, lambda part, one=one: one.injection(part, target)).sum() for one in made]  # type: ignore[misc]
+    losses = [nats(some, target, partial(one.injection, target=target)).sum() for one in made]
     return made[int(np.argmin(losses))]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from stages.avengers.modeling_avengers import AvengersModel
 from stages.byte_lm.byte_lm import load
 from stages.byte_lm.ensemble import Ensemble
 from stages.combiners.combiner import find
-from stages.ensemble_answerer import open_folder
 from stages.errors import InputError
 from tests.cli.conftest import Desk
 from tests.hub import LoopbackHub
@@ -59,9 +59,10 @@ def test_an_ensemble_is_published_and_audited(desk: Desk, hub: LoopbackHub, tmp_
     assert "load-check" in audit.out
 
     place = written(tmp_path / "downloaded", files)
-    found = open_folder(place)
+    found = AvengersModel.from_pretrained(place)
     members = [load(folders[name]) for name in ("one", "two")]
-    assert found.generate(b"Pick 1:", 6, []) == Ensemble(members, find("fixed-share", {}, 2)).generate(b"Pick 1:", 6, [])
+    expected = Ensemble(members, find("fixed-share", {}, 2)).generate(b"Pick 1:", 6, [])
+    assert found.generate_text("Pick 1:", max_new_tokens=6) == expected.decode(errors="replace")
     (place / "members" / "one" / "config.json").write_text("{}")
     with pytest.raises(InputError, match="member one: its files are"):
-        open_folder(place)
+        AvengersModel.from_pretrained(place)

@@ -439,7 +439,7 @@ def test_a_link_counts_as_what_it_leads_to(worlds: Worlds, tmp_path: Path) -> No
     for path in read_folder(worlds.folder):
         (tmp_path / "links" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "links" / path).symlink_to(worlds.folder / path)
-    source = verified.from_folder(tmp_path / "links", tmp_path / "cache", hub=None)  # type: ignore[arg-type]
+    source = verified.from_folder(tmp_path / "links", tmp_path / "cache", HfHub())
     assert [member.name for member in source.config.members] == list(NAMES)
     assert verified.digest_of(tmp_path / "links" / "members" / "one") == source.config.members[0].digest
 

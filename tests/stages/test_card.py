@@ -451,6 +451,6 @@ def test_an_ensemble_names_its_members_and_who_spoke() -> None:
     assert "combined by `fixed-share` (share 0.01)" in text
     assert "| gsm8k on set\\|.jsonl | 75.0 % | 25.0 % | 93 |" in text
     assert "where `one` came from before being taken in" in text
-    assert "open_folder(snapshot_download(" in text
-    assert "AutoModelForCausalLM" not in text
+    assert f'AutoModelForCausalLM.from_pretrained("{WORLDS.repo}", trust_remote_code=True)' in text
+    assert "AutoTokenizer" not in text
     assert front(text)["base_model"] == "acme/two"

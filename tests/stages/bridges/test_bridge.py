@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stages.bridges import injection, ridge
+from stages.bridges import injection
 from stages.bridges.bridge import Sender, build, gate, random_substrate
 from stages.bridges.field import Field, align, of_rows, on_target_tokens
 from stages.bridges.readers import QFormer, Soft, encode
@@ -359,24 +359,6 @@ def test_what_only_the_source_knows_gets_across(name: str, rate: float, steps: i
         own = target.nll(ids, scored, bridge.eval().inject([field])).mean()
         another = target.nll(ids, scored, bridge.inject([Field(field.states.roll(1, 0), field.mask)])).mean()
     assert float(own) < math.log(4) / 2 < 2 * math.log(4) < float(another)
-
-
-def test_a_ridge_map_finds_a_linear_law() -> None:
-    """The control in closed form: of two sources' last states it gets back the map that made the goals, and adds its share of them."""
-    generator = torch.Generator().manual_seed(0)
-    law = torch.randn(sum(WIDTHS), HIDDEN, generator=generator)
-    fields = [of_rows([torch.randn(1 + row % 4, width, generator=generator) * 3 + 1 for row in range(300)]) for width in WIDTHS]
-    goals = ridge.last_states(fields) @ law + 2
-    found = ridge.fit(ridge.last_states(fields), goals)
-    new = [of_rows([torch.randn(3, width, generator=generator)]) for width in WIDTHS]
-    delta = found.inject(new, 0.5).delta
-    assert delta is not None
-    assert torch.allclose(delta(torch.zeros(1, 2, HIDDEN)), 0.5 * (ridge.last_states(new) @ law + 2).expand(1, 2, -1), rtol=0.01, atol=0.05)
-    assert torch.equal(ridge.last_states(new), torch.cat([field.states[:, -1] for field in new], dim=1))
-    with pytest.raises(InputError, match="64 numbers, and these have 24"):
-        found.inject(new[:1], 0.5)
-    with pytest.raises(InputError, match="at least 10"):
-        ridge.fit(goals[:9], goals[:9])
 
 
 # --- which tokens have read the same -------------------------------------------------------------------------------------------
